@@ -12,7 +12,7 @@ pub(crate) const MAP_INSERT_NAME: &str = "@mapInsert";
 pub(crate) const MAP_INSERT: &str = "cel.@mapInsert";
 /// `sum` of a list of durations.
 pub(crate) const DURATION_SUM: &str = "@sumOfDurations";
-/// The member function that asks for a permission.
+/// The member function that checks a permission.
 pub(crate) const CHECK: &str = "check";
 
 /// The member functions of values of the caller (`authorizer`).

@@ -93,7 +93,7 @@ fn group(rest: &mut Peekable<Chars<'_>>, translated: &mut String) -> Result<(), 
         }
         translated.push(c);
     }
-    // The end of the flags is not a part of its own.
+    // The colon belongs to the flags.
     translated.extend(rest.next_if_eq(&':'));
     Ok(())
 }
@@ -133,7 +133,7 @@ fn quoted(rest: &mut Peekable<Chars<'_>>, translated: &mut String) {
     }
 }
 
-/// An escape that stands for one character or a Unicode class, inside or outside of classes.
+/// An escape for one character or a Unicode class, inside or outside of classes.
 fn symbol(c: char, rest: &mut Peekable<Chars<'_>>, translated: &mut String) -> Result<(), String> {
     match c {
         'a' | 'f' | 't' | 'n' | 'r' | 'v' => translated.extend(['\\', c]),

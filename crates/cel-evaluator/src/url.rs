@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
-/// Characters of a path that are escaped when the path is not a valid encoding as it is.
+/// Characters that are escaped in a path without a valid encoding.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')

@@ -180,7 +180,8 @@ impl Value {
         }
     }
 
-    /// Whether the value is the zero value of its type, which `optional.ofNonZeroValue` takes for none.
+    /// Whether the value is the zero value of its type; `optional.ofNonZeroValue` converts the zero value to an empty
+    /// optional.
     pub(crate) fn is_zero(&self) -> bool {
         match self {
             Self::Null => true,

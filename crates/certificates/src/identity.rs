@@ -1,6 +1,8 @@
 use std::fmt;
 use std::time::SystemTime;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rcgen::KeyPair;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject as _};
 
@@ -47,6 +49,25 @@ impl Identity {
         &self.key_pem
     }
 
+    /// The private key as PEM of SEC1 (`BEGIN EC PRIVATE KEY`), the only form of such a key that fabric8's client in Java
+    /// reads. The form of [`key_pem`](Self::key_pem) for a key that this program has not generated.
+    pub fn sec1_key_pem(&self) -> String {
+        let Some(der) = sec1_of_pkcs8(&self.key_der) else {
+            return self.key_pem.clone();
+        };
+        cov_mark::hit!(findings_2_k4);
+        let text = STANDARD.encode(der);
+        let mut pem = "-----BEGIN EC PRIVATE KEY-----\n".to_owned();
+        let mut rest = text.as_str();
+        while !rest.is_empty() {
+            let (line, after) = rest.split_at(rest.len().min(PEM_LINE));
+            pem.push_str(line);
+            pem.push('\n');
+            rest = after;
+        }
+        pem + "-----END EC PRIVATE KEY-----\n"
+    }
+
     /// The end of validity; `None` if the certificate cannot be parsed.
     pub fn ends(&self) -> Option<SystemTime> {
         let (_, parsed) = x509_parser::parse_x509_certificate(&self.certificate_der).ok()?;
@@ -64,6 +85,31 @@ impl Identity {
     }
 }
 
+/// The DER of PKCS#8 for a key of the curve P-256, before the private number and between this number and the public point.
+const PKCS8_START: &[u8] = b"\x30\x81\x87\x02\x01\x00\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\
+    \x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x04\x6d\x30\x6b\x02\x01\x01\x04\x20";
+const PKCS8_MIDDLE: &[u8] = b"\xa1\x44\x03\x42\x00";
+/// The DER of SEC1 for the same key, which names the curve.
+const SEC1_START: &[u8] = b"\x30\x77\x02\x01\x01\x04\x20";
+const SEC1_MIDDLE: &[u8] = b"\xa0\x0a\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\xa1\x44\x03\x42\x00";
+
+/// Bytes of the private number and of the uncompressed public point.
+const NUMBER_BYTES: usize = 32;
+const POINT_BYTES: usize = 65;
+
+/// Characters in a line of PEM.
+const PEM_LINE: usize = 64;
+
+/// The key in SEC1; `None` if the key is not of P-256 or lacks its public point.
+fn sec1_of_pkcs8(pkcs8: &[u8]) -> Option<Vec<u8>> {
+    let (number, rest) = pkcs8
+        .strip_prefix(PKCS8_START)?
+        .split_at_checked(NUMBER_BYTES)?;
+    let point = rest.strip_prefix(PKCS8_MIDDLE)?;
+    let is_whole = point.len() == POINT_BYTES;
+    is_whole.then(|| [SEC1_START, number, SEC1_MIDDLE, point].concat())
+}
+
 /// The output must not contain the private key.
 impl fmt::Debug for Identity {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -71,5 +117,32 @@ impl fmt::Debug for Identity {
             .debug_struct("Identity")
             .field("certificate_pem", &self.certificate_pem)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::crypto::ring::sign::any_ecdsa_type;
+
+    use super::*;
+
+    /// findings-2 K4.
+    #[test]
+    fn a_key_in_sec1_is_the_key() {
+        cov_mark::check!(findings_2_k4);
+        let key = KeyPair::generate().unwrap();
+        let certificate = rcgen::CertificateParams::default()
+            .self_signed(&key)
+            .unwrap();
+        let identity = Identity::new(&certificate, &key);
+        let pem = identity.sec1_key_pem();
+        let der = PrivateKeyDer::from_pem_slice(pem.as_bytes()).unwrap();
+        assert!(matches!(der, PrivateKeyDer::Sec1(_)), "{pem}");
+        assert!(pem.lines().all(|line| line.len() <= PEM_LINE), "{pem}");
+        let public = |der: &PrivateKeyDer<'_>| {
+            let key = any_ecdsa_type(der).unwrap();
+            key.public_key().unwrap().to_vec()
+        };
+        assert_eq!(public(&der), public(&identity.key_der()));
     }
 }

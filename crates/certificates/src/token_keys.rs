@@ -99,7 +99,7 @@ impl TokenKey {
         }
     }
 
-    /// Whether the signature of a text was made with this key.
+    /// Whether this key created the signature of a text.
     pub fn verifies(&self, text: &[u8], signature: &[u8]) -> bool {
         let verified = match &self.pair {
             Pair::Rsa(pair) => {

@@ -17,8 +17,8 @@ pub fn bytes(count: i64) -> String {
     }
 }
 
-/// A quantity as it was written, but numbers of bytes in larger units: claims may be of any number of
-/// bytes.
+/// A quantity in its written form; a number of bytes is converted to larger units, because a claim may request any
+/// number of bytes.
 pub fn size(text: &str) -> String {
     match text.parse::<Quantity>() {
         Ok(size) if text.chars().all(|c| c.is_ascii_digit()) => bytes(size.value()),

@@ -38,9 +38,9 @@ pub enum Scope<'a> {
 /// The namespaces that a question about everything covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NamespaceScope {
-    /// All of them.
+    /// All namespaces.
     All,
-    /// All, or that of the context if the user may not read all.
+    /// All namespaces; if the user may not read all, the namespace of the context.
     Readable,
     One(String),
 }
@@ -52,7 +52,7 @@ pub struct ClusterObjects {
     pub cluster: Arc<ObservedCluster>,
     /// The objects of each namespace, by its name.
     pub namespaces: Vec<ObservedNamespace>,
-    /// The one namespace that it is limited to.
+    /// The namespace to which the scope is limited.
     pub namespace: Option<String>,
     /// The kinds that could not be read.
     pub unread: Vec<String>,
@@ -68,10 +68,10 @@ impl ClusterObjects {
     }
 }
 
-/// Reads everything that the user may read of these namespaces, and of the cluster around them.
+/// Reads all objects of these namespaces that the user may read, and the cluster-wide objects.
 ///
 /// # Errors
-/// The server does not answer, or refuses a list of pods.
+/// The server does not respond, or refuses a list of pods.
 pub async fn read_all(
     server: &Server,
     reach: &NamespaceScope,
@@ -101,8 +101,8 @@ pub async fn read_all(
     objects.map_err(|error| server.explain(error))
 }
 
-/// Reads all objects for the question. Kinds without permission are reported, unless the question
-/// is about them.
+/// Reads all objects for the question. Kinds that the user may not read are reported. If the question is about such a
+/// kind, the read fails.
 pub async fn read(
     client: &Client,
     scope: Scope<'_>,
@@ -139,14 +139,14 @@ struct Reader<'a> {
     unread: Mutex<Vec<String>>,
 }
 
-/// The answers for which a list is read.
+/// The explanations for which a list is read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Need {
-    /// Nearly all.
+    /// Nearly all explanations.
     Always,
-    /// Those about that kind.
+    /// The explanations of objects of this kind.
     For(TargetKind),
-    /// It only adds to some.
+    /// The list only adds facts to some explanations.
     Hint,
 }
 
@@ -154,7 +154,7 @@ enum Need {
 struct Namespaces(BTreeMap<String, ObservedNamespace>, Timestamp);
 
 impl Namespaces {
-    /// Adds each object to those of its namespace.
+    /// Adds each object to the objects of its namespace.
     fn add<K: ResourceExt>(
         &mut self,
         objects: Option<Vec<Arc<K>>>,
@@ -237,7 +237,7 @@ impl Reader<'_> {
             self.list_all(Need::For(Kind::Snapshot), "snapshot classes"),
             self.list_all(Need::For(Kind::Snapshot), "snapshot contents"),
         )?;
-        // They add to the notes and remedies of pods.
+        // The leases add facts to the notes and remedies of pods.
         let leases = Api::namespaced(self.client.clone(), NODE_LEASES);
         let (node_leases, csi_nodes, capacities) = tokio::try_join!(
             self.listed(leases, Need::Hint, "leases of nodes"),
@@ -334,7 +334,8 @@ impl Reader<'_> {
         K: Resource<Scope = ClusterResourceScope, DynamicType = ()>,
         K: Clone + Debug + DeserializeOwned,
     {
-        // Cluster-wide objects are root objects only where the question is about everything.
+        // A question about an object needs only the lists for its kind; a question about a namespace needs only the
+        // lists for namespaced kinds.
         let is_requested = match (self.scope, need) {
             (Scope::Object(kind, _), Need::For(other)) => kind == other,
             (Scope::Namespace(_), Need::For(other)) => other.is_namespaced(),

@@ -22,7 +22,7 @@ use crate::server::Server;
 /// Decides about a connection from a pod, its namespace and name, to a destination in a namespace.
 ///
 /// # Errors
-/// The server does not answer, or there is no answer to the question.
+/// The server does not respond, or the connection cannot be decided.
 pub async fn explain_connection(
     server: &Server,
     client: (&str, &str),
@@ -39,7 +39,7 @@ pub async fn explain_connection(
     Ok(decide(&observed, question)?)
 }
 
-/// Reads the objects of both ends: no others decide.
+/// Reads the objects of the source and of the destination; no other objects decide.
 async fn read(
     client: &Client,
     question: ConnectionQuestion<'_>,
@@ -83,7 +83,7 @@ async fn read(
     Ok(observed)
 }
 
-/// The addresses of a pod's node. A user who may not read nodes knows one from the pod.
+/// The addresses of a pod's node. A user who may not read nodes gets the address in the status of the pod.
 async fn node_of_pod(
     client: &Client,
     pod: &Pod,

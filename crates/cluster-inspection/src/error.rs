@@ -2,7 +2,7 @@ use std::error::Error;
 
 use diagnosis::connection::NoAnswer;
 
-/// The reason why a question about a cluster has no answer, in words for its user.
+/// The reason why there is no result, in words for the user.
 #[derive(Debug, thiserror::Error)]
 pub enum InspectionError {
     /// A kubeconfig cannot be used.
@@ -13,10 +13,10 @@ pub enum InspectionError {
         /// Of the disk, of the decoder, or of the transport.
         source: Box<dyn Error + Send + Sync>,
     },
-    /// The message has the places where a kubeconfig may be.
+    /// The message has the paths at which a kubeconfig may be.
     #[error("{0}")]
     NoKubeconfig(String),
-    /// The server refuses or does not answer. The message has the address of the server and the remedy.
+    /// The server refuses or does not respond. The message has the address of the server and the remedy.
     #[error("{0}")]
     Server(String),
     /// The message has the names of objects that exist.

@@ -1,10 +1,10 @@
-//! Expired client certificates: the server renews the one in its own kubeconfig, but not copies in
-//! other kubeconfigs.
+//! Expired client certificates: the server renews the certificate in its kubeconfig, but not in copies of the
+//! kubeconfig.
 
 use jiff::Timestamp;
 use kubeconfig::Kubeconfig;
 
-/// The end of the current user's client certificate, if it has expired.
+/// The end of validity of the current user's client certificate, if the certificate has expired.
 pub fn expired(kubeconfig: &Kubeconfig, now: Timestamp) -> Option<Timestamp> {
     let (certificate, _) = kubeconfig.select(None).ok()?.identity?;
     let pem = String::from_utf8(certificate.read().ok()?).ok()?;
@@ -29,7 +29,8 @@ mod tests {
     use super::*;
     use control_plane::admin_kubeconfig::{Credentials, render};
 
-    /// findings R24: the copy of a kubeconfig ends though the server has renewed its own.
+    /// findings R24: the certificate in a copy of a kubeconfig expires, although the server has renewed the certificate
+    /// in its kubeconfig.
     #[test]
     fn an_end_is_seen_in_the_users_own_kubeconfig() {
         let folder = tempfile::tempdir().unwrap();

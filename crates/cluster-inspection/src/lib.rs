@@ -1,6 +1,6 @@
-//! The objects of a cluster, read with the rights of a user from any Kubernetes API: the input of the answers of
-//! `diagnosis`, the state of workloads, and the volumes of claims. Without permission for some objects an answer uses
-//! the others.
+//! The objects of a cluster, read with the rights of a user from any Kubernetes API: the input of `diagnosis`, the
+//! state of workloads, and the volumes of claims. If the user may not read some objects, the result depends on the
+//! other objects only.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 

@@ -1,17 +1,17 @@
-//! The last lines of the logs that an answer asks for.
+//! The last lines of the logs that an explanation names.
 
 use diagnosis::{Explanation, Finding, Log};
 use k8s_openapi::api::core::v1::Pod;
 use kube_api_client::{Api, Client, LogParams};
 
-/// Lines of a log that are shown.
+/// Maximum number of printed lines of a log.
 const LINES: i64 = 10;
-/// Bytes that are read of them at most.
+/// Maximum number of bytes that are read of these lines.
 const BYTES: i64 = 64 * 1024;
-/// Characters of a line that are shown.
+/// Maximum number of printed characters of a line.
 const LINE_MAX: usize = 300;
 
-/// Reads the logs for the answers. Without permission they get a note instead.
+/// Reads the logs for the explanations. Without permission, an explanation gets a note instead.
 pub async fn attach(client: &Client, explanations: &mut [Explanation]) -> Option<String> {
     let mut refused = None;
     let chains = explanations
@@ -28,7 +28,7 @@ pub async fn attach(client: &Client, explanations: &mut [Explanation]) -> Option
                 refused = Some(status.message);
                 Log::NotNeeded
             }
-            // The answer is valid without it: the log may have been removed with its container.
+            // The explanation is valid without the log, which may have been removed with its container.
             Err(error) => {
                 tracing::debug!(%error, "log not read");
                 Log::NotNeeded

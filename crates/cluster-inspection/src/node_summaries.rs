@@ -10,10 +10,10 @@ use kube_api_client::Client;
 use resource_kinds::storage::Driver;
 use resource_kinds::storage::nfs_class::is_nfs_directory;
 
-/// A node that does not tell its figures within that time is shown without them.
+/// A node that does not respond within this time is printed without its usage.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The usage of a volume, as far as it is known.
+/// The known usage of a volume.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VolumeUsage {
     /// Used bytes, as the node's summary reports them.
@@ -22,7 +22,7 @@ pub struct VolumeUsage {
     pub enforced: Option<bool>,
 }
 
-/// The figures of these nodes. Without permission or response those of a node are left out.
+/// The summaries of these nodes. A node without permission or response is left out.
 pub async fn read(client: &Client, nodes: impl IntoIterator<Item = String>) -> Vec<Value> {
     let figures = nodes.into_iter().map(|node| async move {
         let path = format!("/api/v1/nodes/{node}/proxy/stats/summary");
@@ -50,7 +50,7 @@ pub fn usage(
     }
 }
 
-/// The node's measurement of a volume of its own classes.
+/// The usage in the node's summary, for a volume of the classes of mainstay.
 fn measured<'a>(volume: &PersistentVolume, figures: &'a [Value]) -> Option<&'a Value> {
     let path = volume.spec.as_ref()?.local.as_ref()?.path.as_str();
     let mut all = figures
@@ -59,7 +59,8 @@ fn measured<'a>(volume: &PersistentVolume, figures: &'a [Value]) -> Option<&'a V
     all.find(|volume| volume["path"] == path)
 }
 
-/// Whether the file system of a volume is the pool of its node: its usage is that of all volumes there.
+/// Whether the file system of a volume is the pool of its node: the usage of the file system is the usage of all
+/// volumes in the pool.
 fn is_in_pool(volume: &PersistentVolume) -> bool {
     Driver::of_volume(volume) == Some(Driver::LocalCow)
 }

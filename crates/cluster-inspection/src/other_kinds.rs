@@ -1,4 +1,4 @@
-//! Objects of kinds that have no answers of their own, such as custom resources.
+//! Objects of kinds without rules for explanations, such as custom resources.
 
 use diagnosis::{Explanation, TargetKind, explain_metadata};
 use jiff::Timestamp;
@@ -9,10 +9,10 @@ use crate::server::Server;
 
 type Metadata = PartialObjectMeta<DynamicObject>;
 
-/// The answer from the metadata of an object; `None` if the server has no kind of that name.
+/// The explanation from the metadata of an object; `None` if the server has no kind of that name.
 ///
 /// # Errors
-/// There is no such object, or the server does not answer.
+/// The object does not exist, or the server does not respond.
 pub async fn explain_other_kind(
     server: &Server,
     kind: &str,
@@ -36,7 +36,7 @@ pub async fn explain_other_kind(
     Ok(Some(explain_metadata(&kind.resource.kind, metadata, now)))
 }
 
-/// The kind and the object; `None` if there is no such kind, or no such object.
+/// The kind and the object; `None` if the kind or the object does not exist.
 async fn read(
     server: &Server,
     kind: &str,
@@ -55,7 +55,7 @@ async fn read(
     Ok(Some((kind, object)))
 }
 
-/// Checks that an object which no list has does not exist: a stored value that is no object is left out of lists.
+/// Checks that an object that is in no list does not exist: lists leave out a stored value that cannot be decoded.
 ///
 /// # Errors
 /// The server's reason why it cannot read the object.
@@ -75,8 +75,8 @@ pub async fn check_readable(
     }
 }
 
-/// The kind of that name, in the preferred version of the first group that has it. Groups of an extension API server that
-/// does not respond are left out, unless no other group has the kind.
+/// The kind of that name, in the preferred version of the first group that has it. Groups of an extension API server
+/// that does not respond are left out, unless no other group has the kind.
 async fn find(server: &Server, word: &str) -> kube_api_client::Result<Option<ServedResource>> {
     let mut unread = None;
     for group in server.client.served_groups().await? {

@@ -1,4 +1,4 @@
-//! A pod as a row of a table: the columns of `kubectl get pods`, and why it is not ready.
+//! A pod as a row of a table: the columns of `kubectl get pods`, and the reason why the pod is not ready.
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -8,7 +8,7 @@ use resource_kinds::pod_view::{Condition, PodView};
 use resource_kinds::{Cell, Printer, reasons};
 use serde::Serialize;
 
-/// Reasons that the column STATUS shows already, or that are short-lived.
+/// Reasons that the column STATUS prints, or that are short-lived.
 const PRINTED_REASONS: [Reason; 5] = [
     Reason::Terminating,
     Reason::Completed,
@@ -23,22 +23,22 @@ const PRINTED_REASONS: [Reason; 5] = [
 pub struct PodRow {
     /// The pod's name.
     pub pod: String,
-    /// Whether its condition `Ready` is true and it is not being deleted.
+    /// Whether the condition `Ready` of the pod is true and the pod is not being deleted.
     pub ready: bool,
-    /// Containers that are ready, of all; empty where there is no pod yet.
+    /// Number of ready containers and of all containers; empty if the pod does not exist yet.
     pub containers: String,
     /// Its status, in a word.
     pub state: String,
-    /// The number of restarts of all containers, as `kubectl get pods` prints it.
+    /// The number of restarts of all containers, in the form of `kubectl get pods`.
     pub restarts: String,
-    /// The time since its creation, as `kubectl get pods` prints it.
+    /// The time since the creation of the pod, in the form of `kubectl get pods`.
     pub age: String,
     /// The pod's IP address; empty until it has one.
     pub address: String,
-    /// Its node; only if rows name the nodes, and the pod has one.
+    /// The node of the pod; only if rows name the nodes, and the pod has a node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
-    /// The reason why it is not ready, in a line.
+    /// The reason why the pod is not ready, in one line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -65,7 +65,7 @@ impl PodRow {
     }
 }
 
-/// A name, with its namespace where that is not the default one.
+/// A name, with its namespace if that is not the default namespace.
 pub fn in_namespace(namespace: &str, name: &str) -> String {
     match namespace {
         "default" | "" => name.to_owned(),
@@ -81,7 +81,7 @@ pub struct PodRows<'a> {
 }
 
 impl<'a> PodRows<'a> {
-    /// Rows by this table of the Pod kind. None if it lacks one of the columns.
+    /// Rows with the columns of this table of the Pod kind; `None` if the table lacks a column.
     pub fn new(printer: &'a dyn Printer) -> Option<Self> {
         let column = |name: &str| {
             let columns = printer.columns();
@@ -158,7 +158,7 @@ mod tests {
         rows.of(&pod.unwrap(), "2026-01-01T00:01:00Z".parse().unwrap())
     }
 
-    /// Findings U4: no reason beside ErrImagePull.
+    /// Findings U4: no reason in addition to ErrImagePull.
     #[test]
     fn a_pod_that_cannot_have_its_image_says_why() {
         let row = row(
@@ -207,7 +207,7 @@ mod tests {
         }
     }
 
-    /// Findings U4: a set whose pods are refused shows the reason.
+    /// Findings U4: a set whose pods are refused has the reason.
     #[test]
     fn a_pod_that_is_refused_says_why() {
         let set = |conditions: json_tree::Value| {

@@ -1,4 +1,4 @@
-//! The server to ask, and the message when it does not answer.
+//! The server of a command, and the message if the server does not respond.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use kubeconfig::{Kubeconfig, Limits, ReadError, Transport, read};
 use crate::error::InspectionError;
 use crate::expiry;
 
-/// A server that does not answer within the first limit is not there. Lists of ten thousands of objects
-/// take a while.
+/// A server that does not respond within the first limit counts as absent. Lists of ten thousands of objects need the
+/// second limit.
 const LIMITS: Limits = Limits {
     connect: Duration::from_secs(5),
     silence: Duration::from_secs(60),
@@ -20,7 +20,7 @@ const LIMITS: Limits = Limits {
 /// The description of kubeconfigs from the environment variable.
 const FROM_VARIABLE: &str = "$KUBECONFIG";
 
-/// The places of the kubeconfig that names the server.
+/// The paths of the kubeconfig of the server.
 #[derive(Clone, Debug)]
 pub struct ServerChoice {
     /// A kubeconfig that the user named.
@@ -31,21 +31,21 @@ pub struct ServerChoice {
     pub is_data_directory_named: bool,
 }
 
-/// The API server that a command asks.
+/// The API server to which a command sends its requests.
 pub struct Server {
     /// The client of its API.
     pub client: Client,
     url: String,
     source: String,
-    /// The end of the client certificate, if it has expired.
+    /// The end of validity of the client certificate, if the certificate has expired.
     expired: Option<Timestamp>,
 }
 
 impl Server {
-    /// Finds the server as kubectl would, or that of the data directory.
+    /// Selects the server as kubectl does, or the server of the data directory.
     ///
     /// # Errors
-    /// There is no kubeconfig, or it cannot be used.
+    /// The kubeconfig does not exist, or cannot be used.
     pub async fn find(choice: &ServerChoice) -> Result<Self, InspectionError> {
         let (kubeconfig, source) = kubeconfig(choice)?;
         let step = || format!("use {source}");
@@ -66,7 +66,7 @@ impl Server {
         })
     }
 
-    /// For a server that is reached in another way.
+    /// A server with a connection of the test.
     #[cfg(test)]
     pub fn of(client: Client) -> Self {
         Self {
@@ -87,7 +87,7 @@ impl Server {
         &self.url
     }
 
-    /// Its data directory, if the kubeconfig is the one there.
+    /// The data directory of the server, if the kubeconfig is the file in the data directory.
     pub fn data_directory(&self) -> Option<PathBuf> {
         let path = match self.source.as_str() {
             FROM_VARIABLE => PathBuf::from(std::env::var_os("KUBECONFIG")?),

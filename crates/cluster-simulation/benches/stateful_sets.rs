@@ -1,8 +1,8 @@
 //! Pods per second of the real control plane, on simulated nodes whose pods are ready at once.
 //!
-//! `cargo bench -p cluster-simulation --bench stateful_sets`. In real time: sets are created until all their pods are ready,
-//! then updated until all pods are replaced and ready, then deleted until all pods are removed; over the store on disk
-//! and over the store in memory.
+//! `cargo bench -p cluster-simulation --bench stateful_sets`. In real time: sets are created until all their pods are
+//! ready, then updated until all pods are replaced and ready, then deleted until all pods are removed; over the store
+//! on disk and over the store in memory.
 
 use std::path::Path;
 use std::sync::Arc;

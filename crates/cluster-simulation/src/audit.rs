@@ -32,7 +32,7 @@ const LABEL: &str = "audited";
 /// The longest time until watches deliver the newest change in a healthy cluster.
 const CATCH_UP: Duration = Duration::from_secs(60);
 
-/// A change that the store made.
+/// A change in the store.
 #[derive(Clone, Debug)]
 struct Change {
     revision: u64,
@@ -53,7 +53,7 @@ pub struct Audit {
 
 impl Audit {
     /// Records a commit of the store.
-    pub fn see(&self, change: &WatchEvents) {
+    pub fn record_commit(&self, change: &WatchEvents) {
         if let WatchEvents::Events(events) = change {
             self.changes().extend(events.iter().filter_map(audited));
         }
@@ -67,7 +67,7 @@ impl Audit {
     fn state_at(&self, revision: u64) -> BTreeMap<String, (u64, String)> {
         let mut state = BTreeMap::new();
         let changes = self.changes();
-        for change in changes.iter().filter(|one| one.revision <= revision) {
+        for change in changes.iter().filter(|change| change.revision <= revision) {
             match &change.text {
                 Some(text) => state.insert(change.name.clone(), (change.revision, text.clone())),
                 None => state.remove(&change.name),
@@ -79,7 +79,7 @@ impl Audit {
     /// The first change after a revision.
     fn next_after(&self, revision: u64) -> Option<Change> {
         let changes = self.changes();
-        let next = changes.partition_point(|one| one.revision <= revision);
+        let next = changes.partition_point(|change| change.revision <= revision);
         changes.get(next).cloned()
     }
 
@@ -87,13 +87,13 @@ impl Audit {
         self.acknowledged.fetch_max(revision, Ordering::Relaxed);
     }
 
-    /// Starts the clients, each with its own list of servers.
+    /// Starts the clients, each with a separate list of servers.
     pub fn start(&self, mut connect: impl FnMut(&str) -> (Client, Servers)) -> JoinSet<()> {
         let mut clients = JoinSet::new();
         for number in 0..2 {
             let mut moving = |role: &str| {
                 let (client, servers) = connect(&format!("{role}-{number}"));
-                Moving { client, servers }
+                MovingClient { client, servers }
             };
             clients.spawn(self.clone().write(number, moving("writer")));
             clients.spawn(self.clone().watch(moving("watcher")));
@@ -104,8 +104,8 @@ impl Audit {
         clients
     }
 
-    /// Stops the clients. Fails if a watch has not delivered all changes.
-    pub async fn end(&self, mut clients: JoinSet<()>) {
+    /// Stops the clients. A watch that does not deliver all changes is a violation.
+    pub async fn stop(&self, mut clients: JoinSet<()>) {
         self.is_over.store(true, Ordering::Relaxed);
         while clients.join_next().await.is_some() {}
     }
@@ -114,7 +114,7 @@ impl Audit {
         self.is_over.load(Ordering::Relaxed)
     }
 
-    async fn write(self, number: u64, client: Moving) {
+    async fn write(self, number: u64, client: MovingClient) {
         let mut writer = OwnedObject {
             audit: self.clone(),
             client,
@@ -122,7 +122,7 @@ impl Audit {
             generation: 0,
             may_be_created: false,
             stored: Stored::Absent,
-            maybe: Vec::new(),
+            possible: Vec::new(),
         };
         while !self.is_over() && !trace::is_broken() {
             sleep(millis(100, 8_000)).await;
@@ -137,7 +137,7 @@ impl Audit {
 
     /// Lists. The result must equal the state at its revision, and contain all writes that were acknowledged before the
     /// request.
-    async fn read(self, client: Moving) {
+    async fn read(self, client: MovingClient) {
         while !self.is_over() && !trace::is_broken() {
             sleep(millis(500, 15_000)).await;
             if let Err(error) = self.list(&client).await {
@@ -146,8 +146,8 @@ impl Audit {
         }
     }
 
-    async fn list(&self, client: &Moving) -> Result<u64> {
-        client.go_on_sometimes();
+    async fn list(&self, client: &MovingClient) -> Result<u64> {
+        client.sometimes_select_next();
         let acknowledged = self.acknowledged.load(Ordering::Relaxed);
         let selected = ListParams::default().labels(LABEL);
         let list = client.api().list(&selected).await?;
@@ -158,7 +158,7 @@ impl Audit {
             trace::broken(lost);
         }
         let items = list.items.iter();
-        let listed: BTreeMap<_, _> = items.map(|one| (one.name_any(), text_of(one))).collect();
+        let listed: BTreeMap<_, _> = items.map(|item| (item.name_any(), text_of(item))).collect();
         let state = self.state_at(revision);
         if listed != state {
             let differs = format!("a list at {revision} has {listed:?} instead of {state:?}");
@@ -168,7 +168,7 @@ impl Audit {
     }
 
     /// Watches across moves and broken connections. Each change must arrive once and in order.
-    async fn watch(self, client: Moving) {
+    async fn watch(self, client: MovingClient) {
         let mut last_revision = None;
         let mut over_since = None;
         while !trace::is_broken() {
@@ -198,7 +198,7 @@ impl Audit {
                 }
                 Ok(Ok(())) | Err(_) => {}
             }
-            client.servers.go_on();
+            client.servers.select_next();
             if self.is_over() {
                 if self.next_after(at).is_none() {
                     return;
@@ -211,7 +211,7 @@ impl Audit {
         }
     }
 
-    async fn follow(&self, client: &Moving, at: &mut u64) -> Result<()> {
+    async fn follow(&self, client: &MovingClient, at: &mut u64) -> Result<()> {
         let path = format!(
             "/api/v1/namespaces/{NAMESPACE}/configmaps?watch=1&allowWatchBookmarks=true\
              &labelSelector={LABEL}&resourceVersion={at}"
@@ -241,8 +241,8 @@ impl Audit {
             let name = object["metadata"]["name"].as_str().unwrap_or_default();
             let text = object["data"]["text"].as_str();
             let is_due = due.is_some_and(|due| {
-                let same = due.text.as_deref() == text.filter(|_| kind != "DELETED");
-                (due.revision, due.name.as_str()) == (revision, name) && same
+                let has_due_text = due.text.as_deref() == text.filter(|_| kind != "DELETED");
+                (due.revision, due.name.as_str()) == (revision, name) && has_due_text
             });
             if !is_due {
                 let wrong = format!("after {at}, a watch has {kind} of {name} at {revision}");
@@ -261,15 +261,15 @@ impl Audit {
 const EXPIRED: &str = "the watch is too old";
 
 /// A client that moves between servers.
-struct Moving {
+struct MovingClient {
     client: Client,
     servers: Servers,
 }
 
-impl Moving {
-    fn go_on_sometimes(&self) {
+impl MovingClient {
+    fn sometimes_select_next(&self) {
         if chance(30) {
-            self.servers.go_on();
+            self.servers.select_next();
         }
     }
 
@@ -283,7 +283,7 @@ impl Moving {
 enum Stored {
     /// The object was not created yet.
     Absent,
-    There {
+    Present {
         revision: u64,
         text: String,
     },
@@ -293,16 +293,16 @@ enum Stored {
 /// A writer and its current object.
 struct OwnedObject {
     audit: Audit,
-    client: Moving,
+    client: MovingClient,
     number: u64,
-    /// The number of deleted objects of the writer. The number is a part of the name, so a name is never used again.
+    /// The number of deleted objects of the writer. The number is a part of the name, so a name is used once.
     generation: u64,
     /// The outcome of a creation is unknown. The server may store the object later, so a deletion now may come before
     /// the creation.
     may_be_created: bool,
     stored: Stored,
     /// The states that the store may have because of writes with an unknown outcome.
-    maybe: Vec<Option<String>>,
+    possible: Vec<Option<String>>,
 }
 
 impl OwnedObject {
@@ -311,14 +311,14 @@ impl OwnedObject {
     }
 
     async fn act(&mut self) -> Result<()> {
-        self.client.go_on_sometimes();
+        self.client.sometimes_select_next();
         match self.stored.clone() {
-            _ if chance(if self.maybe.is_empty() { 30 } else { 60 }) => self.read_object().await,
+            _ if chance(if self.possible.is_empty() { 30 } else { 60 }) => self.read_object().await,
             Stored::Absent => self.write_object(None).await,
-            Stored::There { revision, .. } if !self.may_be_created && chance(15) => {
+            Stored::Present { revision, .. } if !self.may_be_created && chance(15) => {
                 self.delete(revision).await
             }
-            Stored::There { revision, .. } => self.write_object(Some(revision)).await,
+            Stored::Present { revision, .. } => self.write_object(Some(revision)).await,
             Stored::Deleted => {
                 self.generation += 1;
                 self.stored = Stored::Absent;
@@ -328,30 +328,32 @@ impl OwnedObject {
     }
 
     /// Creates the object, or replaces its state at the given revision.
-    async fn write_object(&mut self, over: Option<u64>) -> Result<()> {
+    async fn write_object(&mut self, replaced_revision: Option<u64>) -> Result<()> {
         let text = format!("{}", self.audit.last_text.fetch_add(1, Ordering::Relaxed));
         let object = json!({
             "metadata": {
                 "name": self.name(),
                 "labels": { LABEL: "" },
-                "resourceVersion": over.map(|revision| revision.to_string()),
+                "resourceVersion": replaced_revision.map(|revision| revision.to_string()),
             },
             "data": { "text": text },
         });
         let object: ConfigMap = json_tree::from_value(object)?;
         let (api, params) = (self.client.api(), PostParams::default());
         let name = self.name();
-        let written = match over {
+        let written = match replaced_revision {
             None => api.create(&params, &object).await,
             Some(_) => api.replace(&name, &params, &object).await,
         };
         match written {
             Ok(stored) => {
                 let revision = revision_of(&stored)?;
-                if over.is_some_and(|before| before >= revision) {
-                    trace::broken(format!("{name} was at {over:?} and is now at {revision}"));
+                if replaced_revision.is_some_and(|before| before >= revision) {
+                    trace::broken(format!(
+                        "{name} was at {replaced_revision:?} and is now at {revision}"
+                    ));
                 }
-                self.settle(Stored::There { revision, text });
+                self.record_stored(Stored::Present { revision, text });
                 Ok(())
             }
             Err(error) => Err(self.failed(&error, Some(text))),
@@ -368,7 +370,7 @@ impl OwnedObject {
         };
         match self.client.api().delete(&self.name(), &params).await {
             Ok(_) => {
-                self.settle(Stored::Deleted);
+                self.record_stored(Stored::Deleted);
                 Ok(())
             }
             Err(error) => Err(self.failed(&error, None)),
@@ -383,51 +385,50 @@ impl OwnedObject {
         );
         if !is_refused {
             self.may_be_created |= self.stored == Stored::Absent;
-            self.maybe.push(tried);
-        } else if self.maybe.is_empty() {
+            self.possible.push(tried);
+        } else if self.possible.is_empty() {
             let (name, stored) = (self.name(), &self.stored);
             trace::broken(format!("{name} is {stored:?} and was refused: {error}"));
         }
         anyhow!("{error}")
     }
 
-    fn settle(&mut self, stored: Stored) {
-        if let Stored::There { revision, .. } = &stored {
+    fn record_stored(&mut self, stored: Stored) {
+        if let Stored::Present { revision, .. } = &stored {
             self.audit.acknowledge(*revision);
         }
         self.stored = stored;
-        self.maybe.clear();
+        self.possible.clear();
     }
 
     /// Reads the object. The result must be the last acknowledged state, or the state of a write with an unknown
     /// outcome.
     async fn read_object(&mut self) -> Result<()> {
-        let read_object = self.client.api().get_opt(&self.name()).await?;
-        let read_object = read_object.map(|read_object| {
-            Ok::<_, anyhow::Error>((revision_of(&read_object)?, text_of(&read_object).1))
-        });
-        let read_object = read_object.transpose()?;
-        let text = read_object.as_ref().map(|(_, text)| text.clone());
-        let same = match (&self.stored, &read_object) {
-            (Stored::There { revision, .. }, Some((now, _))) if revision == now => true,
+        let object = self.client.api().get_opt(&self.name()).await?;
+        let object = object
+            .map(|object| Ok::<_, anyhow::Error>((revision_of(&object)?, text_of(&object).1)));
+        let object = object.transpose()?;
+        let text = object.as_ref().map(|(_, text)| text.clone());
+        let is_unchanged = match (&self.stored, &object) {
+            (Stored::Present { revision, .. }, Some((now, _))) if revision == now => true,
             (Stored::Absent | Stored::Deleted, None) => true,
             _ => false,
         };
-        if !same && !self.maybe.contains(&text) {
-            let (name, stored, maybe) = (self.name(), &self.stored, &self.maybe);
+        if !is_unchanged && !self.possible.contains(&text) {
+            let (name, stored, possible) = (self.name(), &self.stored, &self.possible);
             trace::broken(format!(
-                "{name} is {read_object:?} and not {stored:?}, nor any of {maybe:?}"
+                "{name} is {object:?} and not {stored:?}, nor any of {possible:?}"
             ));
         }
-        if same {
+        if is_unchanged {
             // A write with an unknown outcome may be stored later: the next write or the next read detects it.
             return Ok(());
         }
-        let stored = match read_object {
-            Some((revision, text)) => Stored::There { revision, text },
+        let stored = match object {
+            Some((revision, text)) => Stored::Present { revision, text },
             None => Stored::Deleted,
         };
-        self.settle(stored);
+        self.record_stored(stored);
         Ok(())
     }
 }

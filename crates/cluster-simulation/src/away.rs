@@ -16,20 +16,20 @@ use resource_kinds::labels;
 use tokio::time::{Instant, sleep};
 
 use crate::checks::Checks;
-use crate::control_plane::{Component, Instance, Server};
+use crate::control_plane::{Component, ComponentRun, Server};
 use crate::disk::Disk;
 use crate::faults::{Machine, some_settings};
 use crate::instances::{Identity, Instances};
 use crate::link::{Address, Conditions, Link};
 use crate::node::MachineLease;
 use crate::random::{between, chance, millis, one_of};
-use crate::rest::{pause, rest, settle, wait_for_account};
+use crate::rest::{pause, settle, wait_for_account, wait_for_goal};
 use crate::user::{NAMESPACE, SETS, User};
 use crate::{random, trace};
 
 /// The time without a server.
 const AWAY: Duration = Duration::from_secs(3600);
-/// Maximum age of a controller's view, because controllers stop and start again.
+/// Maximum age of a controller's caches, because controllers stop and start again.
 const STALENESS: Duration = Duration::from_secs(15);
 /// The rates of the machines' clocks, in percent of the control plane's clock rate (docs/node-failure.md).
 const RATES: (u32, u32) = (96, 104);
@@ -56,16 +56,16 @@ struct RunningPod {
 }
 
 /// The controllers and the scheduler, which can stop and start again.
-struct Deciders {
+struct Components {
     address: Address,
-    running: Vec<(Component, Instance)>,
+    running: Vec<(Component, ComponentRun)>,
 }
 
-impl Deciders {
+impl Components {
     fn start(address: &Address) -> Self {
         let start = |component| {
-            let instance = Instance::start(component, address, &Arc::new(Conditions::default()));
-            (component, instance)
+            let run = ComponentRun::start(component, address, &Arc::new(Conditions::default()));
+            (component, run)
         };
         Self {
             address: address.clone(),
@@ -76,17 +76,17 @@ impl Deciders {
     }
 
     fn crash(self) {
-        for (_, instance) in self.running {
-            instance.crash();
+        for (_, run) in self.running {
+            run.crash();
         }
     }
 
     /// Restarts some of the components.
-    fn some_restart(&mut self) {
-        for (component, instance) in &mut self.running {
+    fn restart_some(&mut self) {
+        for (component, run) in &mut self.running {
             if chance(30) {
-                instance.crash();
-                *instance = Instance::start(*component, &self.address, &Arc::default());
+                run.crash();
+                *run = ComponentRun::start(*component, &self.address, &Arc::default());
             }
         }
     }
@@ -99,7 +99,7 @@ pub async fn live(seed: u64) {
     // A control plane that stops must not treat a node as lost.
     let checks = Checks::new(STALENESS, absence == Absence::Ended);
     let observer = checks.clone();
-    let (disk, spin) = Disk::new(move |change| observer.see(change));
+    let (disk, spin) = Disk::new(move |change| observer.check_commit(change));
     tokio::spawn(spin);
     let server = Server::new(disk);
     server.start().await;
@@ -115,7 +115,7 @@ pub async fn live(seed: u64) {
         Arc::new(Machine::new(settings, instances.clone(), address.clone()))
     };
     let machines: Vec<_> = (0..between(1, 3) as usize).map(machine).collect();
-    let mut deciders = Some(Deciders::start(&address));
+    let mut components = Some(Components::start(&address));
     for machine in &machines {
         machine.start();
     }
@@ -125,7 +125,7 @@ pub async fn live(seed: u64) {
         sleep(pause()).await;
     }
     settle(&user, &instances, &machines).await;
-    if let Err(error) = user.want_pods().await {
+    if let Err(error) = user.ensure_pods().await {
         trace::broken(format!("the user cannot have pods: {error}"));
     }
     settle(&user, &instances, &machines).await;
@@ -140,9 +140,9 @@ pub async fn live(seed: u64) {
             server.crash();
             // The controllers are in the process of the server, or in another process.
             if chance(60)
-                && let Some(deciders) = deciders.take()
+                && let Some(components) = components.take()
             {
-                deciders.crash();
+                components.crash();
             }
         }
         Absence::CutOff => machines
@@ -151,11 +151,11 @@ pub async fn live(seed: u64) {
     }
     let since = Instant::now();
     while since.elapsed() < AWAY {
-        let left = AWAY.saturating_sub(since.elapsed());
-        sleep(millis(1_000, 90_000).min(left)).await;
+        let remaining = AWAY.saturating_sub(since.elapsed());
+        sleep(millis(1_000, 90_000).min(remaining)).await;
         check(&before, &instances, since);
         if chance(20) {
-            deciders.iter_mut().for_each(Deciders::some_restart);
+            components.iter_mut().for_each(Components::restart_some);
         }
         for machine in &machines {
             if chance(10) {
@@ -173,12 +173,12 @@ pub async fn live(seed: u64) {
     if absence == Absence::Ended {
         server.start().await;
     }
-    deciders.get_or_insert_with(|| Deciders::start(&address));
-    rest(&user, &instances, &machines).await;
+    components.get_or_insert_with(|| Components::start(&address));
+    wait_for_goal(&user, &instances, &machines).await;
     let after = running_pods(&user, &instances).await;
     for pod in before {
-        let stays = pod.is_current || !pod.ends_with_lease;
-        if stays && !after.contains(&pod) {
+        let must_run = pod.is_current || !pod.ends_with_lease;
+        if must_run && !after.contains(&pod) {
             trace::broken(format!("{pod:?} does not run as before: {after:?}"));
         }
     }

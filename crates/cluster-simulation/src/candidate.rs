@@ -1,5 +1,4 @@
-//! One of several servers over etcd: its API, its candidacy in the election, and the controllers and the scheduler
-//! while it leads.
+//! A server over etcd: its API, its candidacy in the election, and the controllers and the scheduler of a leader.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -17,7 +16,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::control_plane::{Component, Instance, start_server};
+use crate::control_plane::{Component, ComponentRun, start_server};
 use crate::etcd::{Cluster, MEMBERS, StoreLink};
 use crate::flawed_store::{FlawedStore, StoreFlaw};
 use crate::link::{Address, Conditions, Incarnation, Link};
@@ -27,14 +26,14 @@ use crate::{system, trace};
 /// The interval of clock reads for the mutation that caches the clock.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// The properties in which servers differ.
+/// The properties that differ between servers.
 #[derive(Clone, Copy)]
 pub struct Traits {
     /// The name of the server.
     pub name: &'static str,
     /// The clock that limits its leadership.
     pub clock: Clock,
-    /// The etcd member to which it connects first.
+    /// The etcd member to which the server connects first.
     pub member: usize,
     /// For a mutation: a defect of its store.
     pub flaw: Option<StoreFlaw>,
@@ -46,10 +45,10 @@ pub struct Traits {
 pub struct Candidate {
     traits: Traits,
     etcd: Arc<Cluster>,
-    leads: Leads,
+    terms: Terms,
     /// Its connection to the store.
     pub link: Arc<StoreLink>,
-    /// The address at which clients reach it.
+    /// The address of the server for clients.
     pub address: Address,
     process: Process,
     /// Lock that keeps a start and an orderly stop of the server from running at the same time.
@@ -62,18 +61,18 @@ pub struct Candidate {
 struct Running {
     /// Cancelled when the process of the server has ended.
     dead: CancellationToken,
-    looking: Option<AbortHandle>,
+    clock_task: Option<AbortHandle>,
     election: JoinHandle<()>,
     stop: CancellationToken,
 }
 
 impl Candidate {
     /// A server that is not running yet.
-    pub fn new(traits: Traits, etcd: Arc<Cluster>, leads: Leads) -> Self {
+    pub fn new(traits: Traits, etcd: Arc<Cluster>, terms: Terms) -> Self {
         Self {
             traits,
             etcd,
-            leads,
+            terms,
             link: Arc::default(),
             address: Address::default(),
             process: Process::default(),
@@ -89,7 +88,7 @@ impl Candidate {
 
     /// Starts the server unless it runs. If the store is unreachable, the server stops again.
     pub async fn start(&self) {
-        let _alone = self.start_stop_lock.lock().await;
+        let _guard = self.start_stop_lock.lock().await;
         if self.running().is_some() {
             return;
         }
@@ -127,22 +126,22 @@ impl Candidate {
         trace!("server {identity} up");
         let user = UserInfo::new("system:apiserver", ["system:masters"]);
         let link = Link::new(name, user, self.address.clone(), Arc::default()).inside();
-        let looking = fn_addr_eq(clock, cached_clock as Clock).then(|| {
+        let clock_task = fn_addr_eq(clock, cached_clock as Clock).then(|| {
             CACHED_CLOCK.set(uptime());
             self.spawn(update_clock()).abort_handle()
         });
         let holder = HolderIdentity::new(&identity).expect("a name is not empty");
         let election = Election::new(link.client(), holder, clock);
         let (stop, address) = (CancellationToken::new(), self.address.clone());
-        let leads = self.leads.clone();
+        let terms = self.terms.clone();
         let is_unguarded = self.traits.is_unguarded;
         let election = election.run(stop.clone(), move |term| {
-            leads.begin(&identity, term);
-            Deciders::start(term, &address, is_unguarded)
+            terms.begin_term(&identity, term);
+            Components::start(term, &address, is_unguarded)
         });
         *self.running() = Some(Running {
             dead,
-            looking,
+            clock_task,
             election: self.spawn(election),
             stop,
         });
@@ -160,27 +159,27 @@ impl Candidate {
     /// Suspends the process for a while, at any point of its work.
     pub async fn pause(&self, time: Duration) {
         trace!("server {} stands still", self.traits.name);
-        self.process.set_still(true);
+        self.process.set_suspended(true);
         self.link.set_cut(true);
         sleep(time).await;
         trace!("server {} goes on", self.traits.name);
         self.link.set_cut(false);
-        self.process.set_still(false);
+        self.process.set_suspended(false);
     }
 
     /// Kills the process at any point of its work.
     pub fn crash(&self) {
-        self.process.set_still(false);
+        self.process.set_suspended(false);
         if let Some(running) = self.running().take() {
             trace!("server {} crashes", self.traits.name);
             running.election.abort();
-            self.end(&running);
+            self.shut_down(&running);
         }
     }
 
     /// Stops the server in order: the server releases its Lease.
     pub async fn stop(&self) {
-        let _alone = self.start_stop_lock.lock().await;
+        let _guard = self.start_stop_lock.lock().await;
         let running = self.running().take();
         if let Some(mut running) = running {
             trace!("server {} stops", self.traits.name);
@@ -188,14 +187,14 @@ impl Candidate {
             if let Err(error) = (&mut running.election).await {
                 trace::broken(format!("the election of {}: {error}", self.traits.name));
             }
-            self.end(&running);
+            self.shut_down(&running);
         }
     }
 
-    fn end(&self, running: &Running) {
-        self.leads.end(self.traits.name);
+    fn shut_down(&self, running: &Running) {
+        self.terms.end_terms(self.traits.name);
         running.dead.cancel();
-        running.looking.iter().for_each(AbortHandle::abort);
+        running.clock_task.iter().for_each(AbortHandle::abort);
         if let Some(incarnation) = self.incarnation().take() {
             incarnation.down.cancel();
         }
@@ -206,16 +205,16 @@ impl Candidate {
     }
 }
 
-/// The newest term of each server. At most one of them may hold at a time.
+/// The newest term of each server. At most one term holds at a time.
 #[derive(Clone, Default)]
-pub struct Leads(Arc<Mutex<BTreeMap<String, Arc<Term>>>>);
+pub struct Terms(Arc<Mutex<BTreeMap<String, Arc<Term>>>>);
 
-impl Leads {
-    fn begin(&self, identity: &str, term: &Arc<Term>) {
+impl Terms {
+    fn begin_term(&self, identity: &str, term: &Arc<Term>) {
         trace!("{identity} leads");
-        let mut leads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        leads.insert(identity.to_owned(), Arc::clone(term));
-        let holding = leads.iter().filter(|(_, term)| term.holds());
+        let mut terms = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        terms.insert(identity.to_owned(), Arc::clone(term));
+        let holding = terms.iter().filter(|(_, term)| term.holds());
         let holding: Vec<&String> = holding.map(|(identity, _)| identity).collect();
         if holding.len() > 1 {
             trace::broken(format!("several servers lead: {holding:?}"));
@@ -223,9 +222,9 @@ impl Leads {
     }
 
     /// Ends the terms of a server that was stopped or killed.
-    fn end(&self, name: &str) {
-        let mut leads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        leads.retain(|identity, _| !identity.starts_with(name));
+    fn end_terms(&self, name: &str) {
+        let mut terms = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        terms.retain(|identity, _| !identity.starts_with(name));
     }
 }
 
@@ -253,19 +252,19 @@ async fn update_clock() {
 }
 
 /// A clock that runs faster by a fourth, which the design tolerates.
-pub fn fast() -> ClockReading {
+pub fn fast_clock() -> ClockReading {
     uptime() * 5 / 4
 }
 
 /// A clock that runs twice as fast: too fast for Leases of 14 seconds and terms of 9 seconds.
-pub fn too_fast() -> ClockReading {
+pub fn too_fast_clock() -> ClockReading {
     uptime() * 2
 }
 
-/// The controllers and the scheduler of one term. They stop when this value is dropped.
-struct Deciders(Vec<Instance>);
+/// The controllers and the scheduler of one term; both stop when this value is dropped.
+struct Components(Vec<ComponentRun>);
 
-impl Deciders {
+impl Components {
     fn start(term: &Arc<Term>, address: &Address, is_unguarded: bool) -> Self {
         let conditions = Arc::new(Conditions::default());
         let parts = [Component::Controllers, Component::Scheduler].map(|component| {
@@ -277,24 +276,24 @@ impl Deciders {
                 false => during(term, link.client()),
                 true => link.client(),
             };
-            Instance::over(component, link, client)
+            ComponentRun::over(component, link, client)
         });
         Self(parts.into())
     }
 }
 
-impl Lead for Deciders {
+impl Lead for Components {
     async fn end(mut self) {
-        for part in std::mem::take(&mut self.0) {
-            part.end().await;
+        for run in std::mem::take(&mut self.0) {
+            run.stop().await;
         }
     }
 
     async fn abort(self) {}
 }
 
-impl Drop for Deciders {
+impl Drop for Components {
     fn drop(&mut self) {
-        self.0.iter().for_each(Instance::crash);
+        self.0.iter().for_each(ComponentRun::crash);
     }
 }

@@ -85,7 +85,7 @@ impl Component {
         }
     }
 
-    /// The link of this component to a server.
+    /// The link of the component to a server.
     pub fn link(self, address: &Address, conditions: &Arc<Conditions>) -> Link {
         let (address, conditions) = (address.clone(), conditions.clone());
         Link::new(self.name(), self.user(), address, conditions)
@@ -100,14 +100,14 @@ impl Component {
     }
 }
 
-/// One run of a component, until it stops.
-pub struct Instance {
+/// A run of a component, from its start to its stop.
+pub struct ComponentRun {
     link: Link,
     stop: CancellationToken,
     work: JoinHandle<()>,
 }
 
-impl Instance {
+impl ComponentRun {
     /// Starts a component.
     pub fn start(component: Component, address: &Address, conditions: &Arc<Conditions>) -> Self {
         let link = component.link(address, conditions);
@@ -125,7 +125,7 @@ impl Instance {
         let metrics = tally::metrics();
         trace!("{name} start");
         let work = tokio::spawn(async move {
-            let ended = match component {
+            let result = match component {
                 Component::Controllers => {
                     let config = controllers::Config {
                         root_ca_pem: "certificates".to_owned(),
@@ -143,7 +143,7 @@ impl Instance {
                     run.await.map_err(|error| error.to_string())
                 }
             };
-            if let Err(error) = ended
+            if let Err(error) = result
                 && !dead.is_cancelled()
             {
                 trace::broken(format!("{name} ended: {error}"));
@@ -160,7 +160,7 @@ impl Instance {
     }
 
     /// Stops the component in order.
-    pub async fn end(self) {
+    pub async fn stop(self) {
         self.stop.cancel();
         if let Err(error) = self.work.await {
             trace::broken(format!("a component ended: {error}"));
@@ -172,20 +172,20 @@ impl Instance {
 /// Keeps a component running: a stopped component is restarted after a while.
 pub async fn supervise(component: Component, address: Address, conditions: Arc<Conditions>) {
     loop {
-        let instance = Instance::start(component, &address, &conditions);
+        let run = ComponentRun::start(component, &address, &conditions);
         tokio::select! {
-            () = instance.link.dead.cancelled() => {}
+            () = run.link.dead.cancelled() => {}
             () = conditions.killed() => {}
         }
-        instance.crash();
+        run.crash();
         sleep(random::millis(0, 5_000)).await;
     }
 }
 
-/// Runs a second instance concurrently with the first for a while, as if the first was assumed dead.
-pub async fn second_for_a_while(component: Component, address: Address, time: Duration) {
-    let instance = Instance::start(component, &address, &Arc::default());
+/// Runs a component a second time for a while, concurrently with the first run, as if the first run was assumed dead.
+pub async fn run_second(component: Component, address: Address, time: Duration) {
+    let run = ComponentRun::start(component, &address, &Arc::default());
     sleep(time).await;
     trace!("second {} end", component.name());
-    instance.crash();
+    run.crash();
 }

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use crate::random;
 
-/// A store in memory with delayed writes. It outlives the servers that use it.
+/// A store in memory with delayed writes. The store outlives the servers that use it.
 pub struct Disk {
     store: Arc<EmbeddedStore>,
     submitted: Notify,

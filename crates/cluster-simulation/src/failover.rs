@@ -1,5 +1,5 @@
-//! The phases of a failover, in simulated time: from the last renewal of a lost node's Lease to the end of the pod
-//! there, to the fence, and to the pod that runs on another node (docs/node-failure.md).
+//! The phases of a failover, in simulated time: from the last renewal of a lost node's Lease to the end of its
+//! pod, to the fence, and to the pod that runs on another node (docs/node-failure.md).
 
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ const WITHIN: Duration = Duration::from_secs(300);
 /// # Errors
 /// The pod does not become ready on another node.
 pub fn failover(loss: Loss) -> Result<FailoverTimes> {
-    run::alone(1, move || measure(loss, None))?
+    run::run_on_thread(1, move || measure(loss, None))?
 }
 
 /// As [`failover`], with controllers that are killed again and again, each time after they have run for `every`.
@@ -57,25 +57,25 @@ pub fn failover(loss: Loss) -> Result<FailoverTimes> {
 ///
 /// The pod does not become ready on another node.
 pub fn failover_with_restarts(loss: Loss, every: Duration) -> Result<FailoverTimes> {
-    run::alone(1, move || measure(loss, Some(every)))?
+    run::run_on_thread(1, move || measure(loss, Some(every)))?
 }
 
 async fn measure(loss: Loss, restarts: Option<Duration>) -> Result<FailoverTimes> {
-    let one = Sets {
+    let single_set = Sets {
         number: 1,
         replicas: 1,
     };
-    let all = Lives::prepare(one, STARTUP_MILLIS, AtNodeLoss::Failover).await?;
-    all.create().await?;
-    let pods: Api<Pod> = all.api();
-    let leases: Api<Lease> = Api::namespaced(all.client.clone(), NODE_LEASES);
+    let lives = Lives::prepare(single_set, STARTUP_MILLIS, AtNodeLoss::Failover).await?;
+    lives.create().await?;
+    let pods: Api<Pod> = lives.api();
+    let leases: Api<Lease> = Api::namespaced(lives.client.clone(), NODE_LEASES);
     let pod = pods.get("set-0-0").await?;
     let node = node_of(&pod).context("the pod has no node")?;
-    let machines = &all.cluster.machines;
+    let machines = &lives.cluster.machines;
     let machine = machines.iter().find(|machine| machine.name() == node);
     let machine = machine.context("the node is no machine")?;
     let before = leases.get(&node).await?.resource_version();
-    until(async || Ok(leases.get(&node).await?.resource_version() != before)).await?;
+    wait_until(async || Ok(leases.get(&node).await?.resource_version() != before)).await?;
     let renewed = Instant::now();
     match loss {
         Loss::Power => machine.crash(),
@@ -83,7 +83,7 @@ async fn measure(loss: Loss, restarts: Option<Duration>) -> Result<FailoverTimes
         Loss::Link => machine.set_cut_off(true),
     }
     if let Some(every) = restarts {
-        let controllers = all.cluster.controllers.clone();
+        let controllers = lives.cluster.controllers.clone();
         tokio::spawn(async move {
             loop {
                 sleep(every).await;
@@ -92,21 +92,21 @@ async fn measure(loss: Loss, restarts: Option<Duration>) -> Result<FailoverTimes
         });
     }
     let identity = (NAMESPACE.to_owned(), pod.name_any());
-    let runs = || !all.cluster.instances.running(&node, &identity).is_empty();
+    let runs = || !lives.cluster.instances.running(&node, &identity).is_empty();
     let mut ended = None;
     let mut check_now = || {
         if !runs() {
             ended.get_or_insert_with(|| renewed.elapsed());
         }
     };
-    until(async || {
+    wait_until(async || {
         check_now();
         let spec = leases.get(&node).await?.spec.unwrap_or_default();
         Ok(spec.holder_identity.is_none_or(|holder| holder.is_empty()))
     })
     .await?;
     let fenced = renewed.elapsed();
-    until(async || {
+    wait_until(async || {
         check_now();
         let pod = pods.get_opt("set-0-0").await?;
         Ok(pod.is_some_and(|pod| {
@@ -125,10 +125,12 @@ fn node_of(pod: &Pod) -> Option<String> {
     pod.spec.as_ref()?.node_name.clone()
 }
 
-async fn until(mut holds: impl AsyncFnMut() -> kube_api_client::Result<bool>) -> Result<()> {
+async fn wait_until(
+    mut condition: impl AsyncFnMut() -> kube_api_client::Result<bool>,
+) -> Result<()> {
     let started = Instant::now();
     while started.elapsed() < WITHIN {
-        if holds().await.context("ask the API server")? {
+        if condition().await.context("ask the API server")? {
             return Ok(());
         }
         sleep(POLL_INTERVAL).await;

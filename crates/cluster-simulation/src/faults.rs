@@ -9,7 +9,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::control_plane::{Component, Server, second_for_a_while};
+use crate::control_plane::{Component, Server, run_second};
 use crate::disk::Disk;
 use crate::instances::Instances;
 use crate::link::{Conditions, Link, Servers, Weather};
@@ -113,6 +113,9 @@ pub enum FaultExtent {
     Everything,
     /// All faults of `Everything`, and nodes are away for minutes.
     Nodes,
+    /// The agents of nodes are suspended on a slow link, and continue without a link: the response to a renewal of a
+    /// Lease arrives late.
+    SuspendedNodes,
 }
 
 /// The parts of a world in which faults are injected.
@@ -169,9 +172,17 @@ impl Faults {
     /// Starts a fault; its end is scheduled in `repairs`.
     pub fn strike(self: &Arc<Self>, extent: FaultExtent, repairs: &mut JoinSet<()>) {
         let faults = self.clone();
-        if extent == FaultExtent::Nodes && chance(60) {
+        let suspended = extent == FaultExtent::SuspendedNodes;
+        if suspended || (extent == FaultExtent::Nodes && chance(60)) {
             let machine = self.machine();
-            repairs.spawn(async move { hard_trouble(&machine, millis(30_000, 200_000)).await });
+            repairs.spawn(async move {
+                let time = millis(30_000, 200_000);
+                if suspended || chance(50) {
+                    suspension(&machine, time, suspended).await;
+                } else {
+                    break_machine(&machine, time).await;
+                }
+            });
             return;
         }
         match below(100) {
@@ -182,18 +193,17 @@ impl Faults {
             }
             38..60 => {
                 let machine = self.machine();
-                repairs.spawn(async move { trouble(&machine, some_time()).await });
+                repairs.spawn(async move { break_machine(&machine, some_time()).await });
             }
             60..66 => {
                 repairs.spawn(async move { faults.slow_disk().await });
             }
             66..74 if extent != FaultExtent::Contained => {
-                repairs.spawn(async move { faults.cut_off_a_part().await });
+                repairs.spawn(async move { faults.cut_off_component().await });
             }
             74..80 => {
                 let address = self.server.address.clone();
-                let second =
-                    second_for_a_while(Component::Controllers, address, millis(500, 40_000));
+                let second = run_second(Component::Controllers, address, millis(500, 40_000));
                 repairs.spawn(second);
             }
             80..85 => {
@@ -201,7 +211,7 @@ impl Faults {
                 trace!("clock of the control plane is off by {skew} ms");
                 system::set_skew(skew * 1_000_000);
             }
-            _ => self.hurt_a_body(),
+            _ => self.hurt_instance(),
         }
     }
 
@@ -230,7 +240,7 @@ impl Faults {
         self.disk.set_slowest(Duration::from_millis(3));
     }
 
-    async fn cut_off_a_part(&self) {
+    async fn cut_off_component(&self) {
         let component = one_of(&[&self.controllers, &self.scheduler]);
         trace!("a part is cut off");
         component.set_partitioned(true);
@@ -240,7 +250,7 @@ impl Faults {
     }
 
     /// A container fails, or only its probe; or a node has no capacity for its pod any more.
-    fn hurt_a_body(&self) {
+    fn hurt_instance(&self) {
         let machine = self.machine();
         let name = &machine.settings.name;
         let on_node = self.instances.on(name);
@@ -273,7 +283,7 @@ pub fn some_time() -> Duration {
 }
 
 /// Injects a fault into a machine, which is repaired after some time.
-pub async fn trouble(machine: &Machine, time: Duration) {
+pub async fn break_machine(machine: &Machine, time: Duration) {
     match below(3) {
         0 => machine.crash_agent(),
         1 => machine.crash(),
@@ -288,12 +298,9 @@ pub async fn trouble(machine: &Machine, time: Duration) {
     trace!("{} is well", machine.settings.name);
 }
 
-/// As [`trouble`]; or the machine has a slow link, on which its agent may be suspended with pending requests, and may
-/// be disconnected when it continues.
-async fn hard_trouble(machine: &Machine, time: Duration) {
-    if chance(50) {
-        return trouble(machine, time).await;
-    }
+/// The machine has a slow link, on which its agent may be suspended with pending requests, and may be disconnected when
+/// it continues. Both happen if `always` is set.
+async fn suspension(machine: &Machine, time: Duration, always: bool) {
     let name = &machine.settings.name;
     let conditions = &machine.conditions;
     let before = conditions.weather();
@@ -303,12 +310,12 @@ async fn hard_trouble(machine: &Machine, time: Duration) {
         ..before
     });
     sleep(millis(5_000, 60_000)).await;
-    if chance(80) {
+    if always || chance(80) {
         conditions.freeze_at_write(millis(0, 30_000)).await;
         trace!("{name} is frozen");
         let frozen = millis(5_000, 35_000);
         sleep(one_of(&[frozen, frozen, time])).await;
-        if chance(80) {
+        if always || chance(80) {
             trace!("{name} goes on, and is cut off");
             conditions.set_partitioned(true);
             conditions.set_frozen(false);

@@ -11,7 +11,7 @@ use mvcc_store::{
 };
 use tokio::time::timeout;
 
-/// The time after which a write counts as unanswered.
+/// The time after which a write counts as a write without a response.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A mistake of the engine.
@@ -64,7 +64,7 @@ impl StoreLayer for FlawedStore {
                     let next = Revision(self.store.current_revision().0 + 1);
                     Ok(assumed_success(&txn, next))
                 }
-                Ok(local_revision) => local_revision,
+                Ok(result) => result,
             }
         }
         .boxed()

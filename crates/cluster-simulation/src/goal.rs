@@ -12,15 +12,22 @@ use crate::instances::Instances;
 use crate::user::{self, NAMESPACE, User};
 
 /// The deviations from the goal; empty if the goal is reached.
-pub async fn missing(user: &User, instances: &Instances) -> kube_api_client::Result<Vec<String>> {
-    let all = ListParams::default();
-    let sets = user.api::<StatefulSet>().list(&all).await?.items;
-    let pods = user.api::<Pod>().list(&all).await?.items;
-    let claims = user.api::<PersistentVolumeClaim>().list(&all).await?.items;
-    let revisions = user.api::<ControllerRevision>().list(&all).await?.items;
+pub async fn deviations(
+    user: &User,
+    instances: &Instances,
+) -> kube_api_client::Result<Vec<String>> {
+    let params = ListParams::default();
+    let sets = user.api::<StatefulSet>().list(&params).await?.items;
+    let pods = user.api::<Pod>().list(&params).await?.items;
+    let claims = user
+        .api::<PersistentVolumeClaim>()
+        .list(&params)
+        .await?
+        .items;
+    let revisions = user.api::<ControllerRevision>().list(&params).await?.items;
     let mut deviations = Vec::new();
     for pod in &pods {
-        leftovers(pod, &sets, instances, &mut deviations);
+        check_pod(pod, &sets, instances, &mut deviations);
     }
     let now = Timestamp::now();
     for set in sets {
@@ -41,13 +48,13 @@ pub async fn missing(user: &User, instances: &Instances) -> kube_api_client::Res
                 .collect(),
             refused: Vec::new(),
         };
-        judge(&observed, now, &mut deviations);
+        check_set(&observed, now, &mut deviations);
     }
     Ok(deviations)
 }
 
 /// Reports a terminating pod, a pod of a deleted set, and a pod that does not run on its node.
-fn leftovers(pod: &Pod, sets: &[StatefulSet], instances: &Instances, deviations: &mut Vec<String>) {
+fn check_pod(pod: &Pod, sets: &[StatefulSet], instances: &Instances, deviations: &mut Vec<String>) {
     let name = pod.name_any();
     let owners = pod.owner_references().iter();
     let mut owners = owners.filter(|owner| owner.kind == identity::KIND);
@@ -62,7 +69,8 @@ fn leftovers(pod: &Pod, sets: &[StatefulSet], instances: &Instances, deviations:
     let mut conditions = status
         .into_iter()
         .flat_map(|status| status.conditions.iter().flatten());
-    let ready = conditions.any(|one| one.type_ == "Ready" && one.status == "True");
+    let ready =
+        conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True");
     let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
     let running = instances.running(
         &node.unwrap_or_default(),
@@ -77,7 +85,7 @@ fn leftovers(pod: &Pod, sets: &[StatefulSet], instances: &Instances, deviations:
     }
 }
 
-fn judge(observed: &Observed, now: Timestamp, deviations: &mut Vec<String>) {
+fn check_set(observed: &Observed, now: Timestamp, deviations: &mut Vec<String>) {
     let name = observed.set.name_any();
     let plan = match plan(observed, now) {
         Ok(plan) => plan,
@@ -98,12 +106,12 @@ fn judge(observed: &Observed, now: Timestamp, deviations: &mut Vec<String>) {
     }
     // With a broken template the goal cannot be reached, but there must be a reason.
     if !user::is_broken(&observed.set) {
-        let why: Vec<String> = plan
+        let reasons: Vec<String> = plan
             .waiting_on
             .iter()
-            .map(|one| one.cause.to_string())
+            .map(|reason| reason.cause.to_string())
             .collect();
-        deviations.push(format!("{name}: not reached, waiting for {why:?}"));
+        deviations.push(format!("{name}: not reached, waiting for {reasons:?}"));
     } else if plan.waiting_on.is_empty() {
         deviations.push(format!("{name}: not reached, and no reason is given"));
     }

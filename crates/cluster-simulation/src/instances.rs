@@ -49,13 +49,13 @@ impl Instances {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Records the start of an instance. The first promise is checked here: no other instance of the identity runs on
-    /// any node.
+    /// Records the start of an instance. A violation is reported here if another instance of the identity runs
+    /// on any node.
     pub fn start(&self, identity: &Identity, instance: Instance) {
         let now = Instant::now();
         let mut all = self.all();
-        let same = all.entry(identity.clone()).or_default();
-        for other in same.iter().filter(|other| other.runs(now)) {
+        let instances = all.entry(identity.clone()).or_default();
+        for other in instances.iter().filter(|other| other.runs(now)) {
             trace::broken(format!(
                 "{}/{} has two running instances: {} on {} and now {} on {}",
                 identity.0, identity.1, other.uid, other.node, instance.uid, instance.node
@@ -64,15 +64,16 @@ impl Instances {
         trace!("{} starts {} ({})", instance.node, identity.1, instance.uid);
         // A node remembers ended instances, as an agent does on its disk: an instance whose object still exists must
         // not be started again.
-        same.retain(|other| other.node != instance.node || other.uid != instance.uid);
-        same.push(instance);
+        instances.retain(|other| other.node != instance.node || other.uid != instance.uid);
+        instances.push(instance);
     }
 
     /// The instance of a pod on a node.
     pub fn of(&self, node: &str, identity: &Identity, uid: &str) -> Option<Instance> {
         let all = self.all();
-        let mut same = all.get(identity)?.iter();
-        same.find(|instance| instance.node == node && instance.uid == uid)
+        let mut instances = all.get(identity)?.iter();
+        instances
+            .find(|instance| instance.node == node && instance.uid == uid)
             .cloned()
     }
 
@@ -80,19 +81,19 @@ impl Instances {
     pub fn running(&self, node: &str, identity: &Identity) -> Vec<Instance> {
         let now = Instant::now();
         let all = self.all();
-        let same = all.get(identity).into_iter().flatten();
-        let here = same.filter(|instance| instance.node == node && instance.runs(now));
-        here.cloned().collect()
+        let instances = all.get(identity).into_iter().flatten();
+        let on_node = instances.filter(|instance| instance.node == node && instance.runs(now));
+        on_node.cloned().collect()
     }
 
     /// The identities with instances on a node.
     pub fn on(&self, node: &str) -> Vec<Identity> {
         let now = Instant::now();
-        let here = |instance: &Instance| instance.node == node && instance.runs(now);
+        let runs_on_node = |instance: &Instance| instance.node == node && instance.runs(now);
         let all = self.all();
         let on_node = all
             .iter()
-            .filter(|(_, instances)| instances.iter().any(here));
+            .filter(|(_, instances)| instances.iter().any(runs_on_node));
         on_node.map(|(identity, _)| identity.clone()).collect()
     }
 
@@ -114,7 +115,7 @@ impl Instances {
         }
     }
 
-    /// Ends the instances on a node whose end is bound to its lease.
+    /// Ends the instances on a node that end with the lease of the node.
     pub fn end_leased(&self, node: &str) {
         let mut all = self.all();
         for instances in all.values_mut() {
@@ -123,7 +124,7 @@ impl Instances {
     }
 
     /// Removes an ended instance.
-    pub fn forget(&self, node: &str, identity: &Identity, uid: &str) {
+    pub fn remove_ended(&self, node: &str, identity: &Identity, uid: &str) {
         let mut all = self.all();
         if let Some(instances) = all.get_mut(identity) {
             instances.retain(|instance| instance.node != node || instance.uid != uid);

@@ -27,12 +27,12 @@ use crate::tally::{self, Tally};
 use crate::user::NAMESPACE;
 use crate::{random, run};
 
-/// The number of sets, and the number of pods of each.
+/// The number of sets, and the number of pods of each set.
 #[derive(Clone, Copy, Debug)]
 pub struct Sets {
     /// The number of sets.
     pub number: usize,
-    /// The pods of each.
+    /// The pods of each set.
     pub replicas: usize,
 }
 
@@ -62,14 +62,14 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(2 * 3600);
 /// A step does not end, or its final state is not reported.
 pub fn count_writes(sets: Sets) -> Result<Tally> {
     let life = move || async move {
-        let all = Lives::prepare(sets, STARTUP_MILLIS, AtNodeLoss::Wait).await?;
+        let lives = Lives::prepare(sets, STARTUP_MILLIS, AtNodeLoss::Wait).await?;
         tally::begin();
-        all.create().await?;
-        all.update().await?;
-        all.delete().await?;
+        lives.create().await?;
+        lives.update().await?;
+        lives.delete().await?;
         Ok(tally::end())
     };
-    run::alone(1, life)?
+    run::run_on_thread(1, life)?
 }
 
 /// The simulated time between the report that a pod is ready and the last write of its EndpointSlice, in a cluster
@@ -80,20 +80,20 @@ pub fn count_writes(sets: Sets) -> Result<Tally> {
 /// As [`count_writes`]; or the slice was not written after the report.
 pub fn readiness_to_slice() -> Result<Duration> {
     let life = || async {
-        let one = Sets {
+        let single_set = Sets {
             number: 1,
             replicas: 1,
         };
-        let all = Lives::prepare(one, SLOW_STARTUP_MILLIS, AtNodeLoss::Wait).await?;
+        let lives = Lives::prepare(single_set, SLOW_STARTUP_MILLIS, AtNodeLoss::Wait).await?;
         tally::begin();
-        all.create().await?;
+        lives.create().await?;
         let tally = tally::end();
         let last = |kind: &str| tally.last.get(kind).copied().context("nothing was written");
         let (reported, written) = (last("pods/status")?, last("endpointslices")?);
         let time = written.checked_duration_since(reported);
         time.context("the slice is older than the report")
     };
-    run::alone(1, life)?
+    run::run_on_thread(1, life)?
 }
 
 /// Creates sets, and changes the labels of one pod `changes` times when the cluster is idle. Returns the growth of
@@ -105,9 +105,9 @@ pub fn readiness_to_slice() -> Result<Duration> {
 /// As [`count_writes`].
 pub fn work_of_changes(sets: Sets, changes: usize, count: fn() -> usize) -> Result<usize> {
     let life = move || async move {
-        let all = Lives::prepare(sets, STARTUP_MILLIS, AtNodeLoss::Wait).await?;
-        all.create().await?;
-        let pods: Api<Pod> = all.api();
+        let lives = Lives::prepare(sets, STARTUP_MILLIS, AtNodeLoss::Wait).await?;
+        lives.create().await?;
+        let pods: Api<Pod> = lives.api();
         let start = count();
         for _ in 0..changes {
             sleep(BETWEEN_CHANGES).await;
@@ -122,7 +122,7 @@ pub fn work_of_changes(sets: Sets, changes: usize, count: fn() -> usize) -> Resu
         }
         Ok(count() - start - 2 * idle)
     };
-    run::alone(1, life)?
+    run::run_on_thread(1, life)?
 }
 
 /// Creates and deletes sets `rounds` times, and after each round waits until events and history are removed. Returns
@@ -133,13 +133,13 @@ pub fn work_of_changes(sets: Sets, changes: usize, count: fn() -> usize) -> Resu
 /// As [`count_writes`].
 pub fn count_after_rounds(sets: Sets, rounds: usize, count: fn() -> usize) -> Result<Vec<usize>> {
     let life = move || async move {
-        let all = Lives::prepare(sets, STARTUP_MILLIS, AtNodeLoss::Wait).await?;
+        let lives = Lives::prepare(sets, STARTUP_MILLIS, AtNodeLoss::Wait).await?;
         let mut counts = Vec::new();
         for _ in 0..rounds {
-            all.create().await?;
-            all.delete().await?;
-            let services: Api<Service> = all.api();
-            for name in all.names() {
+            lives.create().await?;
+            lives.delete().await?;
+            let services: Api<Service> = lives.api();
+            for name in lives.names() {
                 services.delete(&name, &DeleteParams::default()).await?;
             }
             sleep(FORGOTTEN_AFTER).await;
@@ -147,7 +147,7 @@ pub fn count_after_rounds(sets: Sets, rounds: usize, count: fn() -> usize) -> Re
         }
         Ok(counts)
     };
-    run::alone(1, life)?
+    run::run_on_thread(1, life)?
 }
 
 /// The effect of the loss of a node on the pods of all sets.
@@ -215,20 +215,20 @@ impl Lives {
             ..Weather::default()
         });
         cluster.machines.iter().for_each(|machine| machine.start());
-        let all = Self {
+        let lives = Self {
             client,
             sets,
             at_node_loss,
             cluster,
         };
-        let accounts: Api<ServiceAccount> = all.api();
+        let accounts: Api<ServiceAccount> = lives.api();
         wait_until("there is an account", async || {
             Ok(accounts.get_opt("default").await?.is_some())
         })
         .await?;
         // Nodes register and lose their initial taints.
         sleep(Duration::from_secs(10)).await;
-        Ok(all)
+        Ok(lives)
     }
 
     pub(crate) fn api<K>(&self) -> Api<K>
@@ -305,8 +305,8 @@ impl Lives {
         let (pods, expected): (Api<Pod>, _) = (self.api(), self.sets.number * self.sets.replicas);
         wait_until("all pods are ready", async || {
             let pods = pods.list(&ListParams::default()).await?.items;
-            let good = pods.iter().filter(|pod| is_ready_with(pod, image)).count();
-            Ok(good == expected && pods.len() == expected)
+            let ready = pods.iter().filter(|pod| is_ready_with(pod, image)).count();
+            Ok(ready == expected && pods.len() == expected)
         })
         .await?;
         sleep(QUIET).await;
@@ -344,8 +344,10 @@ impl Lives {
             conditions.is_some_and(|conditions| conditions.ready == Some(true))
         });
         let mut listed = endpoints.list(&ListParams::default()).await?.items;
-        listed.retain(|one| one.name_any().starts_with("set-"));
-        let listed = listed.iter().flat_map(|one| one.subsets.iter().flatten());
+        listed.retain(|endpoints| endpoints.name_any().starts_with("set-"));
+        let listed = listed
+            .iter()
+            .flat_map(|endpoints| endpoints.subsets.iter().flatten());
         let listed = listed.flat_map(|subset| subset.addresses.iter().flatten());
         let (ready, listed) = (ready.count(), listed.count());
         if (ready, listed) != (expected, expected) {
@@ -362,16 +364,16 @@ pub(crate) fn is_ready_with(pod: &Pod, image: &str) -> bool {
         .into_iter()
         .flat_map(|status| status.conditions.iter().flatten());
     container.is_some_and(|container| container.image.as_deref() == Some(image))
-        && conditions.any(|one| one.type_ == "Ready" && one.status == "True")
+        && conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 async fn wait_until(
     what: &str,
-    holds: impl AsyncFn() -> kube_api_client::Result<bool>,
+    condition: impl AsyncFn() -> kube_api_client::Result<bool>,
 ) -> Result<()> {
     let started = Instant::now();
     while started.elapsed() < STEP_WITHIN {
-        if holds().await.context("ask the API server")? {
+        if condition().await.context("ask the API server")? {
             return Ok(());
         }
         sleep(Duration::from_millis(200)).await;

@@ -29,7 +29,7 @@ use crate::{random, tally, trace};
 const PATIENCE_MILLIS: (u64, u64) = (5_000, 15_000);
 
 /// Percentage of careless deletions that are delayed.
-const DAWDLING: u64 = 50;
+const DELAYED_PERCENT: u64 = 50;
 
 /// A running server, and the tasks that stop with it.
 #[derive(Clone)]
@@ -42,13 +42,13 @@ pub struct Incarnation {
 
 impl Incarnation {
     /// Waits until the server has been suspended for longer than a client waits.
-    async fn tires(&self) {
+    async fn suspended_too_long(&self) {
         loop {
-            self.process.is_still(true).await;
+            self.process.wait_for_suspended(true).await;
             let patience = random::millis(PATIENCE_MILLIS.0, PATIENCE_MILLIS.1);
             tokio::select! {
                 biased;
-                () = self.process.is_still(false) => {}
+                () = self.process.wait_for_suspended(false) => {}
                 () = sleep(patience) => return,
             }
         }
@@ -85,7 +85,7 @@ impl Servers {
     }
 
     /// Selects the next server.
-    pub fn go_on(&self) {
+    pub fn select_next(&self) {
         self.current.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -167,7 +167,7 @@ impl Conditions {
         let mut frozen = self.frozen.subscribe();
         let at_write = frozen.wait_for(|frozen| *frozen);
         let is_late = tokio::time::timeout(patience, at_write).await.is_err();
-        // Another fault may have suspended it.
+        // Another fault may have suspended the process.
         self.freezes_at_write.store(false, Ordering::Relaxed);
         if is_late {
             self.set_frozen(true);
@@ -178,7 +178,7 @@ impl Conditions {
     async fn thawed(&self) {
         let mut frozen = self.frozen.subscribe();
         // The sender lives as long as this value.
-        let _goes_on = frozen.wait_for(|frozen| !frozen).await;
+        let _continued = frozen.wait_for(|frozen| !frozen).await;
     }
 
     /// Kills the client now, or as soon as it runs.
@@ -236,12 +236,12 @@ pub struct Link {
     user: UserInfo,
     servers: Servers,
     pub conditions: Arc<Conditions>,
-    /// Cancelled when the client is killed: none of its requests reach the server any more.
+    /// Cancelled when the client is killed: no request of the client reaches the server any more.
     pub dead: CancellationToken,
     /// Whether the client is a part of the server's process, and is suspended with it.
     is_inside: bool,
-    /// The term of leadership to which the client belongs; after its end the client sends nothing.
-    lead: Option<Arc<Term>>,
+    /// The term of leadership to which the client belongs. After the term, the client sends nothing.
+    term: Option<Arc<Term>>,
 }
 
 impl Link {
@@ -259,19 +259,19 @@ impl Link {
             conditions,
             dead: CancellationToken::new(),
             is_inside: false,
-            lead: None,
+            term: None,
         }
     }
 
     /// The link of a part that runs during a term.
-    pub fn during_term(self, lead: &Arc<Term>) -> Self {
+    pub fn during_term(self, term: &Arc<Term>) -> Self {
         Self {
-            lead: Some(lead.clone()),
+            term: Some(term.clone()),
             ..self
         }
     }
 
-    /// The link of a part of the server's own process.
+    /// The link of a part of the server's process.
     pub fn inside(self) -> Self {
         Self {
             is_inside: true,
@@ -295,8 +295,8 @@ impl Link {
     async fn request(self, request: Request<Body>) -> Result<Response<ResponseBody>, BoxError> {
         let (method, path) = (request.method().clone(), request.uri().to_string());
         let is_write = !matches!(method, Method::GET | Method::HEAD);
-        if let Some(lead) = self.lead.as_ref().filter(|_| is_write)
-            && !lead.holds()
+        if let Some(term) = self.term.as_ref().filter(|_| is_write)
+            && !term.holds()
         {
             let name = &self.name;
             trace::broken(format!("{name} send {method} {path} after their lead"));
@@ -320,7 +320,7 @@ impl Link {
             return std::future::pending().await;
         }
         let Some(incarnation) = self.servers.current() else {
-            self.servers.go_on();
+            self.servers.select_next();
             sleep(Duration::from_millis(100)).await;
             return Err("connection refused".into());
         };
@@ -339,21 +339,21 @@ impl Link {
         let response = tokio::select! {
             biased;
             response = &mut response_future => response,
-            () = incarnation.tires(), if !self.is_inside => {
+            () = incarnation.suspended_too_long(), if !self.is_inside => {
                 trace!("{} waits no longer for {method} {path}", self.name);
-                self.servers.go_on();
+                self.servers.select_next();
                 // The server has received the request, and responds when it continues.
                 tokio::spawn(response_future);
                 return Err("no answer".into());
             }
         };
         let Some(response) = response else {
-            self.servers.go_on();
+            self.servers.select_next();
             return Err("connection reset".into());
         };
         let response = response?;
         if response.status() == StatusCode::SERVICE_UNAVAILABLE {
-            self.servers.go_on();
+            self.servers.select_next();
         }
         if is_write {
             let code = response.status().as_u16();
@@ -384,18 +384,18 @@ impl Link {
     }
 
     fn is_last_write(&self) -> bool {
-        let left = &self.conditions.writes_to_live;
-        match left.load(Ordering::Relaxed) {
+        let remaining = &self.conditions.writes_to_live;
+        match remaining.load(Ordering::Relaxed) {
             0 => false,
             n => {
-                left.store(n - 1, Ordering::Relaxed);
+                remaining.store(n - 1, Ordering::Relaxed);
                 n == 1
             }
         }
     }
 
-    /// For a mutation: deletions without preconditions. Some are delayed, so that a race is not rare; with the UID a
-    /// delay would be harmless.
+    /// For a mutation: deletions without preconditions. Some deletions are delayed, so that a race is not rare; with
+    /// the UID a delay would be harmless.
     async fn careless(&self, request: Request<Body>) -> Result<Request<Body>, BoxError> {
         let careless = self.conditions.careless.load(Ordering::Relaxed);
         if !careless || request.method() != Method::DELETE {
@@ -407,7 +407,7 @@ impl Link {
         if let Some(options) = options.as_object_mut() {
             options.remove("preconditions");
         }
-        if random::chance(DAWDLING) {
+        if random::chance(DELAYED_PERCENT) {
             sleep(random::millis(0, PATIENCE_MILLIS.0)).await;
         }
         Ok(Request::from_parts(
@@ -491,13 +491,13 @@ impl Frames {
                 return Some(Err("connection reset".into()));
             }
             frame = self.incarnation.process.run(self.body.frame()) => frame?,
-            () = self.incarnation.tires(), if !self.link.is_inside => {
-                self.link.servers.go_on();
+            () = self.incarnation.suspended_too_long(), if !self.link.is_inside => {
+                self.link.servers.select_next();
                 return Some(Err("no sign of life".into()));
             }
         };
         if self.is_watch
-            && let Err(error) = travel(&self.link.conditions).await
+            && let Err(error) = delay_event(&self.link.conditions).await
         {
             return Some(Err(error));
         }
@@ -506,8 +506,8 @@ impl Frames {
     }
 }
 
-/// Delays or breaks the transfer of a watch event.
-async fn travel(conditions: &Conditions) -> Result<(), BoxError> {
+/// Delays a watch event. Fails if the watch breaks.
+async fn delay_event(conditions: &Conditions) -> Result<(), BoxError> {
     if conditions.is_partitioned() {
         sleep(random::millis(PATIENCE_MILLIS.0, PATIENCE_MILLIS.1)).await;
         return Err("watch without a sign of life".into());

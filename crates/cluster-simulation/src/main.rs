@@ -18,16 +18,16 @@ struct Arguments {
     /// How many seeds
     #[arg(long, default_value_t = 200)]
     seeds: u64,
-    /// Prints everything that happens
+    /// Prints every event
     #[arg(long)]
     trace: bool,
     /// Runs each seed twice and compares
     #[arg(long)]
     twice: bool,
-    /// Makes a mistake on purpose; succeeds as soon as it is found
+    /// Injects a mistake; succeeds as soon as the checks detect the mistake
     #[arg(long)]
     mutation: Option<Mutation>,
-    /// Worlds at once
+    /// Number of worlds that run concurrently
     #[arg(long, default_value_t = 1)]
     jobs: u64,
 }
@@ -44,22 +44,22 @@ fn main() -> ExitCode {
 
 fn simulate(arguments: &Arguments) -> Result<()> {
     let options = Options {
-        show: arguments.trace,
+        prints_events: arguments.trace,
         mutation: arguments.mutation,
     };
     let started = Instant::now();
     let warm = run::WarmProcess::new();
     let mut failed = 0;
-    let mut next = arguments.from..arguments.from + arguments.seeds;
-    let mut under_way = VecDeque::new();
+    let mut seeds = arguments.from..arguments.from + arguments.seeds;
+    let mut running = VecDeque::new();
     loop {
-        while under_way.len() < arguments.jobs.max(1) as usize
-            && let Some(seed) = next.next()
+        while running.len() < arguments.jobs.max(1) as usize
+            && let Some(seed) = seeds.next()
         {
             let again = arguments.twice.then(|| warm.start(seed, options));
-            under_way.push_back((seed, warm.start(seed, options)?, again.transpose()?));
+            running.push_back((seed, warm.start(seed, options)?, again.transpose()?));
         }
-        let Some((seed, world, again)) = under_way.pop_front() else {
+        let Some((seed, world, again)) = running.pop_front() else {
             break;
         };
         let summary = world.finish()?;

@@ -15,25 +15,25 @@ impl Default for Process {
 
 impl Process {
     /// Suspends or continues the process.
-    pub fn set_still(&self, is_still: bool) {
-        self.0.send_replace(is_still);
+    pub fn set_suspended(&self, is_suspended: bool) {
+        self.0.send_replace(is_suspended);
     }
 
-    /// Waits until the process is suspended, or until it is not.
-    pub async fn is_still(&self, is_still: bool) {
+    /// Waits until the process is suspended, or until the process is not suspended.
+    pub async fn wait_for_suspended(&self, is_suspended: bool) {
         let mut now = self.0.subscribe();
         // The sender lives as long as this value.
-        let _ = now.wait_for(|now| *now == is_still).await;
+        let _ = now.wait_for(|now| *now == is_suspended).await;
     }
 
     /// Runs work of the process. Timers that expire during a suspension fire when the process continues.
     pub async fn run<F: Future>(&self, work: F) -> F::Output {
         let mut work = std::pin::pin!(work);
         loop {
-            self.is_still(false).await;
+            self.wait_for_suspended(false).await;
             tokio::select! {
                 biased;
-                () = self.is_still(true) => {}
+                () = self.wait_for_suspended(true) => {}
                 done = &mut work => return done,
             }
         }
@@ -49,25 +49,25 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn work_stands_still_with_its_process() {
+    async fn work_is_suspended_with_its_process() {
         let process = Process::default();
         let start = Instant::now();
         let other = process.clone();
         let stopped = async move {
             sleep(Duration::from_secs(1)).await;
-            other.set_still(true);
+            other.set_suspended(true);
             sleep(Duration::from_secs(20)).await;
-            other.set_still(false);
+            other.set_suspended(false);
         };
         let work = process.run(async {
-            let mut looks = 0;
+            let mut polls = 0;
             while start.elapsed() < Duration::from_secs(30) {
                 sleep(Duration::from_millis(100)).await;
-                looks += 1;
+                polls += 1;
             }
-            looks
+            polls
         });
-        let (looks, ()) = tokio::join!(work, stopped);
-        assert!((98..=102).contains(&looks), "{looks}");
+        let (polls, ()) = tokio::join!(work, stopped);
+        assert!((98..=102).contains(&polls), "{polls}");
     }
 }

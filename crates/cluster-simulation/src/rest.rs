@@ -13,9 +13,9 @@ use crate::user::User;
 use crate::{goal, trace};
 
 /// Maximum time until the goal is reached: pods of a lost node wait for five minutes.
-const REST_WITHIN: Duration = Duration::from_secs(30 * 60);
+const GOAL_WITHIN: Duration = Duration::from_secs(30 * 60);
 /// The world is idle after this time without deviations from the goal.
-const AT_REST: Duration = Duration::from_secs(20);
+const IDLE_TIME: Duration = Duration::from_secs(20);
 
 /// A random pause, usually short, so that events overlap.
 pub fn pause() -> Duration {
@@ -38,39 +38,39 @@ pub async fn wait_for_account(user: &User) {
 
 /// The user repairs the sets; then the cluster must reach the specified state.
 pub async fn settle(user: &User, instances: &Instances, machines: &[Arc<Machine>]) {
-    if let Err(error) = user.mend().await {
+    if let Err(error) = user.repair().await {
         trace::broken(format!("the user cannot mend: {error}"));
     }
-    rest(user, instances, machines).await;
+    wait_for_goal(user, instances, machines).await;
 }
 
 /// Waits until the cluster is in the specified state.
-pub async fn rest(user: &User, instances: &Instances, machines: &[Arc<Machine>]) {
+pub async fn wait_for_goal(user: &User, instances: &Instances, machines: &[Arc<Machine>]) {
     let nodes: Vec<String> = machines.iter().map(|machine| machine.name()).collect();
     let started = Instant::now();
-    let mut well_since = None;
+    let mut idle_since = None;
     let mut last = Vec::new();
-    while started.elapsed() < REST_WITHIN {
+    while started.elapsed() < GOAL_WITHIN {
         sleep(Duration::from_secs(5)).await;
-        // A pod may be released late, because a controller observes a label only while it runs.
-        if let Err(error) = user.tidy().await {
+        // A pod may be released late, because a controller observes a label only while the controller runs.
+        if let Err(error) = user.clean_up().await {
             trace!("user: refused: {error}");
         }
-        let missing = async {
-            let mut missing = goal::missing(user, instances).await?;
-            missing.extend(user.nodes_missing(&nodes).await?);
-            Ok::<_, kube_api_client::Error>(missing)
+        let deviations = async {
+            let mut deviations = goal::deviations(user, instances).await?;
+            deviations.extend(user.missing_nodes(&nodes).await?);
+            Ok::<_, kube_api_client::Error>(deviations)
         };
-        match missing.await {
-            Ok(missing) => last = missing,
+        match deviations.await {
+            Ok(deviations) => last = deviations,
             Err(error) => last = vec![error.to_string()],
         }
         if trace::is_broken() {
             return;
         }
         if !last.is_empty() {
-            well_since = None;
-        } else if well_since.get_or_insert_with(Instant::now).elapsed() >= AT_REST {
+            idle_since = None;
+        } else if idle_since.get_or_insert_with(Instant::now).elapsed() >= IDLE_TIME {
             trace!("all is well");
             return;
         }

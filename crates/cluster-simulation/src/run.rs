@@ -90,7 +90,7 @@ impl Mutation {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
     /// Prints every event.
-    pub show: bool,
+    pub prints_events: bool,
     /// The injected mistake.
     pub mutation: Option<Mutation>,
 }
@@ -113,7 +113,7 @@ pub struct WarmProcess(());
 impl WarmProcess {
     /// Initialises this process by running a world.
     pub fn new() -> Self {
-        here(0, Options::default());
+        run_in_process(0, Options::default());
         Self(())
     }
 
@@ -122,16 +122,16 @@ impl WarmProcess {
     /// # Errors
     ///
     /// The system cannot start another process.
-    pub fn start(&self, seed: u64, options: Options) -> Result<UnderWay> {
+    pub fn start(&self, seed: u64, options: Options) -> Result<RunningWorld> {
         let (reader, mut writer) = std::io::pipe().context("make a pipe")?;
         let child = system::in_copy(|| {
             nix::unistd::alarm::set(REAL_SECONDS_MAX);
-            let summary = here(seed, options);
+            let summary = run_in_process(seed, options);
             // A failed write cannot be reported to any process.
             let _ = writer.write_all(encode(&summary).as_bytes());
         });
         let child = child.context("start a process")?;
-        Ok(UnderWay { child, reader })
+        Ok(RunningWorld { child, reader })
     }
 }
 
@@ -142,12 +142,12 @@ impl Default for WarmProcess {
 }
 
 /// A world that lives in another process.
-pub struct UnderWay {
+pub struct RunningWorld {
     child: nix::unistd::Pid,
     reader: std::io::PipeReader,
 }
 
-impl UnderWay {
+impl RunningWorld {
     /// Waits for the end of the world.
     ///
     /// # Errors
@@ -168,10 +168,10 @@ impl UnderWay {
 }
 
 /// Runs one world in this process, on a separate thread.
-pub fn here(seed: u64, options: Options) -> Summary {
-    let lived = alone(seed, move || async move {
+pub fn run_in_process(seed: u64, options: Options) -> Summary {
+    let summary = run_on_thread(seed, move || async move {
         panic::set_hook(Box::new(|info| trace::broken(format!("panic: {info}"))));
-        trace::begin(options.show);
+        trace::begin(options.prints_events);
         match options.mutation {
             None if seed % EVERY == SERVERS_AT => servers::live(seed, None).await,
             None if seed % EVERY == AWAY_AT => away::live(seed).await,
@@ -182,14 +182,14 @@ pub fn here(seed: u64, options: Options) -> Summary {
         }
         trace::end()
     });
-    lived.unwrap_or_else(|error| Summary {
+    summary.unwrap_or_else(|error| Summary {
         broken: vec![format!("{error:#}")],
         ..Summary::default()
     })
 }
 
 /// Runs `life` on a separate thread with simulated time and that seed; its spawned tasks end with it.
-pub(crate) fn alone<T, F>(seed: u64, life: impl FnOnce() -> F + Send + 'static) -> Result<T>
+pub(crate) fn run_on_thread<T, F>(seed: u64, life: impl FnOnce() -> F + Send + 'static) -> Result<T>
 where
     T: Send + 'static,
     F: Future<Output = T>,
@@ -227,7 +227,7 @@ thread_local! {
 }
 
 /// Pauses the whole machine: time passes without work. Due work is executed afterwards.
-pub async fn stand_still(time: Duration) {
+pub async fn suspend_machine(time: Duration) {
     if let Some(started) = STARTED.get() {
         system::set_elapsed(started.elapsed() + time);
     }

@@ -10,10 +10,12 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::audit::Audit;
-use crate::candidate::{Candidate, Leads, Traits, cached_clock, fast, too_fast, uptime};
+use crate::candidate::{
+    Candidate, Terms, Traits, cached_clock, fast_clock, too_fast_clock, uptime,
+};
 use crate::checks::Checks;
 use crate::etcd::{Cluster, MEMBERS};
-use crate::faults::{Machine, some_settings, some_time, trouble};
+use crate::faults::{Machine, break_machine, some_settings, some_time};
 use crate::instances::Instances;
 use crate::link::{Link, Servers};
 use crate::random::{below, between, chance, millis};
@@ -22,10 +24,10 @@ use crate::run::Mutation;
 use crate::user::User;
 use crate::{random, trace};
 
-/// Maximum age of a view: a watch through a server without its store delivers no changes.
+/// Maximum age of a cache: a watch through a server without its store delivers no changes.
 const STALENESS: Duration = Duration::from_secs(180);
 /// Maximum latency to the store in one direction, without a fault.
-const WELL: Duration = Duration::from_millis(20);
+const HEALTHY_LATENCY: Duration = Duration::from_millis(20);
 
 /// Runs one world. Violations are in the trace.
 pub async fn live(seed: u64, mutation: Option<Mutation>) {
@@ -34,14 +36,14 @@ pub async fn live(seed: u64, mutation: Option<Mutation>) {
     let audit = Audit::default();
     let (observer, auditor) = (checks.clone(), audit.clone());
     let etcd = Cluster::start(move |change| {
-        observer.see(change);
-        auditor.see(change);
+        observer.check_commit(change);
+        auditor.record_commit(change);
     });
-    let leads = Leads::default();
+    let terms = Terms::default();
     let clocks: [Clock; 3] = match mutation {
-        Some(Mutation::FastClock) => [uptime, too_fast, uptime],
-        Some(Mutation::OldClock) => [cached_clock, fast, uptime],
-        _ => [uptime, fast, uptime],
+        Some(Mutation::FastClock) => [uptime, too_fast_clock, uptime],
+        Some(Mutation::OldClock) => [cached_clock, fast_clock, uptime],
+        _ => [uptime, fast_clock, uptime],
     };
     let server = |(member, (name, clock))| {
         let traits = Traits {
@@ -51,12 +53,12 @@ pub async fn live(seed: u64, mutation: Option<Mutation>) {
             flaw: mutation.and_then(Mutation::store_flaw),
             is_unguarded: mutation == Some(Mutation::UnguardedLead),
         };
-        Arc::new(Candidate::new(traits, etcd.clone(), leads.clone()))
+        Arc::new(Candidate::new(traits, etcd.clone(), terms.clone()))
     };
     let names = ["a", "b", "c"].into_iter().zip(clocks).enumerate();
     let servers: Vec<_> = names.map(server).take(between(2, 3) as usize).collect();
     for server in &servers {
-        server.link.set_slowest(WELL);
+        server.link.set_slowest(HEALTHY_LATENCY);
         server.start().await;
     }
     let addresses = || Servers::of(servers.iter().map(|server| server.address.clone()));
@@ -93,10 +95,10 @@ pub async fn live(seed: u64, mutation: Option<Mutation>) {
     trace!("no more faults");
     while repairs.join_next().await.is_some() {}
     for server in &servers {
-        mend(server).await;
+        repair(server).await;
     }
     settle(&user, &instances, &machines).await;
-    audit.end(clients).await;
+    audit.stop(clients).await;
 }
 
 /// Starts a fault; its end is scheduled in `repairs`.
@@ -146,15 +148,15 @@ fn strike(
                 let slowest = millis(100, 5_000);
                 etcd.slow_down(member, slowest, millis(1_000, 30_000)).await;
             }
-            _ => trouble(&machine, some_time()).await,
+            _ => break_machine(&machine, some_time()).await,
         }
-        mend(&server).await;
+        repair(&server).await;
     });
 }
 
 /// Repairs the link of a server, and starts the server unless it runs.
-async fn mend(server: &Candidate) {
+async fn repair(server: &Candidate) {
     server.link.set_cut(false);
-    server.link.set_slowest(WELL);
+    server.link.set_slowest(HEALTHY_LATENCY);
     server.start().await;
 }

@@ -1,11 +1,11 @@
 //! The simulated clock and random bytes of a world, and `fork`.
 //!
-//! The program that contains this file defines `clock_gettime` and `getrandom` itself, so that all its code (the
-//! standard library, all dependencies, the product's own code) gets time and randomness from here. On a thread without
+//! The program that contains this file defines `clock_gettime` and `getrandom`, so that all code of the program (the
+//! standard library, all dependencies, the product) gets time and randomness from this file. On a thread without
 //! a world both behave like the system's functions. Only this file of the crate has `unsafe`; the product is never
-//! linked with it.
+//! linked with this file.
 
-#![expect(unsafe_code, reason = "takes the place of functions of the C library")]
+#![expect(unsafe_code, reason = "replaces functions of the C library")]
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_uint, c_void};
@@ -19,7 +19,7 @@ use crate::random::next;
 const WALL_START: Duration = Duration::from_secs(1_780_000_000);
 const UPTIME_START: Duration = Duration::from_secs(3600);
 
-struct World {
+struct SimulatedSystem {
     running: Cell<bool>,
     elapsed: Cell<Duration>,
     /// The error of the control plane's wall clock, in nanoseconds.
@@ -28,8 +28,8 @@ struct World {
 }
 
 thread_local! {
-    static WORLD: World = const {
-        World {
+    static SYSTEM: SimulatedSystem = const {
+        SimulatedSystem {
             running: Cell::new(false),
             elapsed: Cell::new(Duration::ZERO),
             skew: Cell::new(0),
@@ -41,43 +41,43 @@ thread_local! {
 /// Starts a world on this thread: its clocks do not advance until they are set, and its random bytes depend on the
 /// seed. Must be called before any other code on the thread.
 pub fn begin(seed: u64) {
-    WORLD.with(|world| {
-        world.random.set(seed);
-        world.running.set(true);
+    SYSTEM.with(|system| {
+        system.random.set(seed);
+        system.running.set(true);
     });
 }
 
 /// Sets the clocks.
 pub fn set_elapsed(elapsed: Duration) {
-    WORLD.with(|world| world.elapsed.set(elapsed));
+    SYSTEM.with(|system| system.elapsed.set(elapsed));
 }
 
 /// The reading of the clock since the machine's start.
 pub fn uptime() -> Duration {
-    WORLD.with(|world| UPTIME_START + world.elapsed.get())
+    SYSTEM.with(|system| UPTIME_START + system.elapsed.get())
 }
 
 /// Sets the error of the wall clock; monotonic clocks are unchanged.
 pub fn set_skew(nanoseconds: i64) {
-    WORLD.with(|world| world.skew.set(nanoseconds));
+    SYSTEM.with(|system| system.skew.set(nanoseconds));
 }
 
 /// The reading of a simulated clock; `None` without a world, and for other clocks.
 fn simulated(clock: libc::clockid_t) -> Option<Duration> {
-    WORLD.with(|world| {
-        if !world.running.get() {
+    SYSTEM.with(|system| {
+        if !system.running.get() {
             return None;
         }
-        let elapsed = world.elapsed.get();
+        let elapsed = system.elapsed.get();
         match clock {
             libc::CLOCK_REALTIME | libc::CLOCK_REALTIME_COARSE => {
-                let skew = world.skew.get();
-                let apart = Duration::from_nanos(skew.unsigned_abs());
-                let right = WALL_START + elapsed;
+                let skew = system.skew.get();
+                let error = Duration::from_nanos(skew.unsigned_abs());
+                let correct = WALL_START + elapsed;
                 Some(if skew < 0 {
-                    right - apart
+                    correct - error
                 } else {
-                    right + apart
+                    correct + error
                 })
             }
             libc::CLOCK_MONOTONIC
@@ -91,7 +91,7 @@ fn simulated(clock: libc::clockid_t) -> Option<Duration> {
 
 type ClockGettime = unsafe extern "C" fn(libc::clockid_t, *mut libc::timespec) -> c_int;
 
-/// The C library's own `clock_gettime`.
+/// The C library's `clock_gettime`.
 static REAL_CLOCK: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
 
 /// Replaces the C library's function.
@@ -121,7 +121,7 @@ pub unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::
     }
     // SAFETY: the C library's symbol of this name has this type.
     let real: ClockGettime = unsafe { std::mem::transmute::<*mut c_void, ClockGettime>(real) };
-    // SAFETY: the arguments are the caller's own.
+    // SAFETY: the arguments are those of the caller.
     unsafe { real(clock, time) }
 }
 
@@ -132,23 +132,23 @@ pub unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::
 /// As the C library's function: there are `len` bytes at `buffer`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn getrandom(buffer: *mut c_void, len: usize, flags: c_uint) -> isize {
-    let filled = WORLD.with(|world| {
-        if !world.running.get() {
+    let filled = SYSTEM.with(|system| {
+        if !system.running.get() {
             return false;
         }
-        let mut state = world.random.get();
+        let mut state = system.random.get();
         for at in 0..len {
             let byte = (next(&mut state) >> 32) as u8;
             // SAFETY: the caller guarantees that the buffer has `len` bytes.
             unsafe { buffer.cast::<u8>().add(at).write(byte) };
         }
-        world.random.set(state);
+        system.random.set(state);
         true
     });
     if filled {
         return len as isize;
     }
-    // SAFETY: the arguments are the caller's own.
+    // SAFETY: the arguments are those of the caller.
     let done = unsafe { libc::syscall(libc::SYS_getrandom, buffer, len, flags) };
     done as isize
 }

@@ -18,7 +18,7 @@ struct Trace {
     hash: Xxh3,
     lines: u64,
     tail: VecDeque<String>,
-    show: bool,
+    prints_events: bool,
     broken: Vec<String>,
 }
 
@@ -36,14 +36,14 @@ pub struct Summary {
     pub broken: Vec<String>,
 }
 
-/// Starts the trace of this thread; `show` prints each line as well.
-pub fn begin(show: bool) {
+/// Starts the trace of this thread; with `prints_events`, each line is printed as well.
+pub fn begin(prints_events: bool) {
     let trace = Trace {
         started: Instant::now(),
         hash: Xxh3::new(),
         lines: 0,
         tail: VecDeque::new(),
-        show,
+        prints_events,
         broken: Vec::new(),
     };
     TRACE.set(Some(trace));
@@ -66,7 +66,7 @@ pub fn note(text: Arguments<'_>) {
         let line = format!("{at:>9.3} {text}");
         trace.hash.update(line.as_bytes());
         trace.lines += 1;
-        if trace.show {
+        if trace.prints_events {
             // A closed output is ignored.
             let _ = writeln!(std::io::stderr(), "{line}");
         }

@@ -64,15 +64,15 @@ impl User {
     }
 
     /// The machines without a ready Node object.
-    pub async fn nodes_missing(&self, names: &[String]) -> kube_api_client::Result<Vec<String>> {
+    pub async fn missing_nodes(&self, names: &[String]) -> kube_api_client::Result<Vec<String>> {
         let nodes: Api<Node> = Api::all(self.client.clone());
         let nodes = nodes.list(&ListParams::default()).await?.items;
         let is_ready = |name: &String| {
-            let mut same = nodes.iter().filter(|node| node.name_any() == *name);
-            same.any(|node| {
+            let mut namesakes = nodes.iter().filter(|node| node.name_any() == *name);
+            namesakes.any(|node| {
                 let status = node.status.iter();
                 let mut conditions = status.flat_map(|status| status.conditions.iter().flatten());
-                conditions.any(|one| one.type_ == "Ready" && one.status == "True")
+                conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
             })
         };
         let missing = names.iter().filter(|name| !is_ready(name));
@@ -93,13 +93,13 @@ impl User {
     pub async fn act(&self) {
         let name = one_of(&SETS);
         let sets: Api<StatefulSet> = self.api();
-        let done = match sets.get_opt(name).await {
+        let result = match sets.get_opt(name).await {
             Ok(None) => self.create(name).await,
             Ok(Some(set)) if set.metadata.deletion_timestamp.is_some() => Ok(()),
             Ok(Some(set)) => self.change(name, &set).await,
             Err(error) => Err(error),
         };
-        if let Err(error) = done {
+        if let Err(error) = result {
             trace!("user: refused: {error}");
         }
     }
@@ -122,8 +122,8 @@ impl User {
         self.patch(set, &spec).await
     }
 
-    /// Makes sure that there are sets with pods.
-    pub async fn want_pods(&self) -> kube_api_client::Result<()> {
+    /// Creates the missing sets, and scales up the sets without replicas.
+    pub async fn ensure_pods(&self) -> kube_api_client::Result<()> {
         let sets: Api<StatefulSet> = self.api();
         for name in SETS {
             match sets.get_opt(name).await? {
@@ -228,7 +228,7 @@ impl User {
             + controller_framework::Object,
     {
         self.checks
-            .deleted_by_user(&object.uid().unwrap_or_default());
+            .record_user_deletion(&object.uid().unwrap_or_default());
         let params = DeleteParams {
             propagation_policy,
             preconditions: Some(Preconditions {
@@ -244,8 +244,8 @@ impl User {
     /// Changes a pod's label, so that its set has to release the pod.
     async fn relabel(&self, set: &str) -> kube_api_client::Result<()> {
         let pods: Api<Pod> = self.api();
-        let mine = ListParams::default().labels(&format!("app={set}"));
-        let all = pods.list(&mine).await?.items;
+        let selected = ListParams::default().labels(&format!("app={set}"));
+        let all = pods.list(&selected).await?.items;
         if all.is_empty() {
             return Ok(());
         }
@@ -258,7 +258,7 @@ impl User {
     }
 
     /// Repairs broken templates in most cases.
-    pub async fn mend(&self) -> kube_api_client::Result<()> {
+    pub async fn repair(&self) -> kube_api_client::Result<()> {
         let sets: Api<StatefulSet> = self.api();
         for set in sets.list(&ListParams::default()).await? {
             if is_broken(&set) && chance(80) {
@@ -279,7 +279,7 @@ impl User {
     }
 
     /// The manual actions at the end: deletes released pods, and broken pods that no update may replace.
-    pub async fn tidy(&self) -> kube_api_client::Result<()> {
+    pub async fn clean_up(&self) -> kube_api_client::Result<()> {
         let sets: Api<StatefulSet> = self.api();
         let sets = sets.list(&ListParams::default()).await?.items;
         let pods: Api<Pod> = self.api();

@@ -17,7 +17,7 @@ use crate::link::{Address, Conditions, Link, Weather};
 use crate::node::{LeaseFlaw, MachineLease, WallClock};
 use crate::random::{below, between, chance, millis};
 use crate::rest::{pause, settle, wait_for_account};
-use crate::run::{Mutation, stand_still};
+use crate::run::{Mutation, suspend_machine};
 use crate::user::{SETS, User};
 use crate::{random, trace};
 
@@ -64,8 +64,12 @@ impl Climate {
         let kind = below(4);
         let of_lease = mutation.is_some_and(Mutation::is_of_lease);
         if of_lease || (mutation.is_none() && seed % 10 == 4) {
+            let extent = match mutation {
+                Some(Mutation::AnsweredLease) => FaultExtent::SuspendedNodes,
+                _ => FaultExtent::Nodes,
+            };
             return Self {
-                faults: Some(FaultExtent::Nodes),
+                faults: Some(extent),
                 staleness: Duration::from_secs(180),
                 failover: true,
                 ..fair
@@ -79,8 +83,8 @@ impl Climate {
             };
         }
         // The mistake needs a race between two controllers.
-        let two = mutation == Some(Mutation::CarelessDeletes);
-        match if two { 3 } else { kind } {
+        let needs_race = mutation == Some(Mutation::CarelessDeletes);
+        match if needs_race { 3 } else { kind } {
             // No faults except the users' actions: here the checks are strict.
             0 => fair,
             1 => Self {
@@ -154,7 +158,7 @@ pub async fn live(seed: u64, mutation: Option<Mutation>) {
     // Only faults make a node silent; a suspension of the observer does not.
     let checks = Checks::new(climate.staleness, climate.faults.is_none());
     let observer = checks.clone();
-    let (disk, spin) = Disk::new(move |change| observer.see(change));
+    let (disk, spin) = Disk::new(move |change| observer.check_commit(change));
     tokio::spawn(spin);
     let server = Server::new(disk.clone());
     server.start().await;
@@ -215,7 +219,7 @@ pub async fn live(seed: u64, mutation: Option<Mutation>) {
         if climate.pauses && chance(30) {
             let time = millis(20_000, PAUSE_MAX.as_millis() as u64);
             trace!("everything stands still for {time:?}");
-            stand_still(time).await;
+            suspend_machine(time).await;
         }
         sleep(pause()).await;
         if trace::is_broken() {

@@ -20,7 +20,7 @@ fn a_pod_runs_on_another_node_within_the_promise_after_each_loss() {
     for loss in [Loss::Power, Loss::Agent, Loss::Link] {
         let times = failover(loss).expect("a failover");
         println!("{loss:?}: {times:?}");
-        // The pod ends at the node's own deadline, and always before the fence.
+        // The pod ends at the deadline of the node, and always before the fence.
         match loss {
             Loss::Power => assert!(times.ended <= LATENESS, "{loss:?}: {times:?}"),
             Loss::Agent | Loss::Link => {

@@ -29,7 +29,7 @@ fn allocated_bytes() -> usize {
 }
 
 #[test]
-fn an_event_of_a_pod_costs_the_same_among_few_and_among_many_pods() {
+fn the_work_for_an_event_of_a_pod_does_not_grow_with_the_number_of_pods() {
     let [few, many] = [FEW, MANY].map(|sets| {
         let bytes = work_of_changes(sets, CHANGES, allocated_bytes);
         let bytes = bytes.expect("a life without faults") / CHANGES;
@@ -52,7 +52,7 @@ const ROUND: Sets = Sets {
 const ROUNDS: usize = 24;
 /// Maximum number of bytes that a deleted pod leaves behind, in the program or in the records of the simulation: twice
 /// the measured number.
-const BYTES_OF_A_POD_THAT_WAS: usize = 120;
+const BYTES_OF_A_DELETED_POD: usize = 120;
 
 fn live_bytes() -> usize {
     let stats = MEMORY.stats();
@@ -61,12 +61,12 @@ fn live_bytes() -> usize {
 
 /// findings-2 R41
 #[test]
-fn pods_that_were_leave_nothing_in_memory() {
+fn deleted_pods_leave_nothing_in_memory() {
     let bytes = count_after_rounds(ROUND, ROUNDS, live_bytes).expect("a life without faults");
     println!("{bytes:?}");
     let (first, second) = bytes.split_at(ROUNDS / 2);
     let [first, second] = [first, second].map(|half| half.iter().copied().max());
     let pods = ROUNDS / 2 * ROUND.number * ROUND.replicas;
-    let bound = first.expect("a round") + pods * BYTES_OF_A_POD_THAT_WAS;
+    let bound = first.expect("a round") + pods * BYTES_OF_A_DELETED_POD;
     assert!(second.expect("a round") <= bound, "{bytes:?}");
 }

@@ -72,13 +72,13 @@ fn a_pods_life_costs_no_more_writes_than_before() {
         assert!(many <= few, "{kind}: {many} > {few}");
     }
     for tally in [&small, &large] {
-        // Each plan knows the writes of the plan before, so no write is repeated.
+        // Each plan includes the writes of the plan before, so no write is repeated.
         assert!(tally.conflicts.is_empty(), "{tally:?}");
     }
 }
 
 /// The first change after a quiet time waits for no window: between the readiness and the slice there are only requests
-/// and watches, of a millisecond each. DNS and the proxy add the time of their own debounces, which their tests check.
+/// and watches, of a millisecond each. DNS and the proxy add the time of their debounces, which their tests check.
 #[test]
 fn readiness_is_in_the_slice_at_once() {
     let time = readiness_to_slice().expect("a life without faults");

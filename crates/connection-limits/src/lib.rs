@@ -276,7 +276,7 @@ mod tests {
         slot.stage().is_known();
     }
 
-    /// findings S24: an address has its share, and what has got least far in it goes first.
+    /// findings S24: an address has its share; in a full share, the connection with the least progress is closed first.
     #[test]
     fn one_address_has_its_share_and_pushes_out_its_own() {
         cov_mark::check!(findings_s24);
@@ -301,8 +301,8 @@ mod tests {
         assert!(!stays.is_cancelled() && !others.is_cancelled());
     }
 
-    /// findings S24: with all places taken, those go that have shown nothing, of the address that
-    /// has most.
+    /// findings S24: if all connections of the listener are in use, connections without valid credentials are closed
+    /// first, from the address with the most such connections.
     #[test]
     fn room_is_made_by_those_who_have_most_and_have_shown_nothing() {
         let third = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 3));
@@ -322,7 +322,7 @@ mod tests {
         assert!(!waits.1.is_cancelled() && !crowd[1].1.is_cancelled());
     }
 
-    /// findings-2 S39: other connections of an address, of pods or of a load balancer, do not take a node's.
+    /// findings-2 S39: connections of the address, of pods or of a load balancer do not use the share of a node.
     #[test]
     fn a_node_has_a_share_of_its_own() {
         cov_mark::check!(findings_2_s39);

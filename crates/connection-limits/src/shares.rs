@@ -85,7 +85,7 @@ impl<K: Ord> Shares<K> {
 }
 
 impl ShareBounds {
-    /// Whether a sender may have the amount `own` while the other senders have `others` together.
+    /// Whether a sender may use `used` units while all other senders use `used_by_others` units.
     fn allow(self, used: usize, used_by_others: usize) -> bool {
         let available = self
             .in_all_max
@@ -145,7 +145,7 @@ impl<K: Ord> Drop for Share<K> {
 mod tests {
     use super::*;
 
-    /// findings S14: what is taken counts into the sender's share, and is given back.
+    /// findings S14: taken units count for the share of the sender until they are released.
     #[test]
     fn a_share_grows_up_to_its_bound() {
         cov_mark::check!(findings_s14);

@@ -4,8 +4,8 @@
 /// leaves a gap of one mebibyte.
 const STACK_BYTES: usize = 512 << 10;
 
-/// Returns stack memory that deeper calls have used to the kernel. Only for the first thread of a process,
-/// because the stacks of other threads may have neighbours.
+/// Releases unused stack memory to the kernel after deeper calls have returned. Only for the first thread of a process,
+/// because other mappings may be directly below the stacks of other threads.
 pub(crate) fn give_back() {
     // SAFETY: takes an integer.
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };

@@ -199,13 +199,13 @@ impl Credentials {
             others: &others,
             ca: self.authority.ca_pem(),
             certificate: admin.certificate_pem(),
-            key: admin.key_pem(),
+            key: &admin.sec1_key_pem(),
         });
         let current = std::fs::read_to_string(&self.kubeconfig);
         if !current.is_ok_and(|current| current == text) {
             cov_mark::hit!(findings_r24);
             match private_file::write(&self.kubeconfig, &text) {
-                // The old file is still valid, and the user can free space with it.
+                // On a full disk the old file stays: it is still valid, and the user can free space with it.
                 Err(error) if data_directory::is_full(&error) => {
                     warn(&format!("mainstay: {error:#}; the old one stays in use"));
                 }
@@ -311,7 +311,7 @@ mod tests {
                 let served: Arc<Mutex<Vec<_>>> = Arc::default();
                 let credentials = credentials(temp.path(), served.clone(), fails);
                 if !file {
-                    // It cannot be replaced by a file.
+                    // A file cannot replace this directory.
                     std::fs::create_dir_all(temp.path().join("kubeconfig/x")).unwrap();
                 }
                 let failures = credentials.renew(SystemTime::now());

@@ -43,8 +43,8 @@ fn lock(running: &Mutex<Running>) -> MutexGuard<'_, Running> {
 }
 
 impl LeaderParts {
-    /// Adds the metrics and the health of the parts to those of the server. `listening` are the ports on
-    /// which programs of the machine of the only node listen.
+    /// Adds the metrics and the health of the parts to those of the server. `listening` are the ports on which programs
+    /// of the machine listen, if the cluster has only this node.
     pub fn of(
         server: &Server,
         listening: Option<watch::Receiver<Listening>>,

@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use json_tree::json;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube_api_client::{Api, ListParams, Patch, PatchParams};
+use resource_kinds::MetadataIdentity;
 use resource_kinds::annotations::DEFAULT_STORAGE_CLASS;
 use resource_kinds::bootstrap::{COW_CLASS, DEFAULT_CLASS, REPLICATED_CLASS};
 use resource_kinds::storage::is_default;
@@ -40,7 +41,7 @@ pub(crate) async fn choose(server: &Server, class: BuiltinClass) -> Result<()> {
     let classes: Api<StorageClass> = Api::all(client);
     let listed = classes.list(&ListParams::default()).await;
     for one in listed.context("list the storage classes")?.items {
-        let name = one.metadata.name.clone().unwrap_or_default();
+        let name = one.metadata.object_name().context("read a storage class")?;
         let is_chosen = name == class.name();
         let has = json_tree::to_value(&one).is_ok_and(|one| is_default(&one));
         if has == is_chosen {
@@ -51,7 +52,7 @@ pub(crate) async fn choose(server: &Server, class: BuiltinClass) -> Result<()> {
             "storageclass.beta.kubernetes.io/is-default-class": null,
         }}});
         let params = PatchParams::default();
-        let patched = classes.patch(&name, &params, &Patch::Merge(patch)).await;
+        let patched = classes.patch(name, &params, &Patch::Merge(patch)).await;
         patched.with_context(|| format!("mark the storage class {name}"))?;
     }
     Ok(())

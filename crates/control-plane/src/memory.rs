@@ -89,7 +89,7 @@ fn anonymous(status: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// findings R23: the measure is what the process itself made, without code and mapped files.
+    /// findings R23: the measured value is the memory that the process itself allocated, without code and mapped files.
     #[test]
     fn the_kernels_form_is_read() {
         let text = "Name:\tmainstay\nVmRSS:\t   56320 kB\nRssAnon:\t   20480 kB\nThreads:\t4\n";
@@ -105,7 +105,7 @@ mod tests {
         let mut marks = MemoryMarks::after_release(10 * MIB, 50 * MIB);
         assert!(!marks.is_due(10 * MIB, 50 * MIB));
         assert!(!marks.is_due(14 * MIB, 57 * MIB));
-        // The store grew by much, and the process with it: that is checked once.
+        // The store and the process grew by much: the memory is checked once.
         assert!(marks.is_due(110 * MIB, 160 * MIB));
         marks = MemoryMarks::after_release(110 * MIB, 160 * MIB);
         assert!(!marks.is_due(110 * MIB, 160 * MIB));

@@ -27,7 +27,7 @@ pub async fn refuse(store: &dyn Store, shared: bool, certificates: &Path) -> Res
         return Ok(());
     }
     if shared {
-        // Servers of a shared store fetch the keys from there.
+        // Servers of a shared store read the keys from the store.
         let stored = store_record::read(store, shared_keys::KEY).await;
         if stored.context("read the cluster's keys")?.is_some() {
             return Ok(());
@@ -98,7 +98,7 @@ mod tests {
         let certificates = directory.path().join("certificates");
         let store = EmbeddedStore::in_memory();
         let checked = || refuse(store.as_ref(), true, &certificates);
-        // The first start, and one that was interrupted before there were objects.
+        // The first start, and a start after an interrupted start that created no objects.
         checked().await.unwrap();
         put(store.as_ref(), b"/mainstay/instance").await;
         checked().await.unwrap();
@@ -122,12 +122,12 @@ mod tests {
             "{error}"
         );
         assert!(!certificates.exists());
-        // An administrator says so, for one start.
+        // An administrator confirms the loss for one start.
         std::fs::create_dir(&certificates).unwrap();
         std::fs::write(certificates.join(ACCEPTED), "").unwrap();
         checked().await.unwrap();
         assert!(checked().await.is_err());
-        // Servers of one store have the keys there.
+        // The keys of servers with a shared store are in the store.
         put(store.as_ref(), shared_keys::KEY).await;
         checked().await.unwrap();
         assert!(refuse(store.as_ref(), false, &certificates).await.is_err());

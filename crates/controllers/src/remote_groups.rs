@@ -64,7 +64,7 @@ fn of_service(service: &APIService) -> Option<(GroupVersion, bool)> {
     let status = service.status.as_ref();
     let conditions = status.and_then(|status| status.conditions.as_deref());
     let mut conditions = conditions.unwrap_or_default().iter();
-    // The condition `Local` is about the time before the APIService had a Service.
+    // A condition with the reason `Local` is older than the Service of the APIService.
     let is_available = conditions.any(|one| {
         one.type_ == "Available" && one.status == "True" && one.reason.as_deref() != Some("Local")
     });

@@ -29,7 +29,7 @@ const COLUMN_FORMATS: [&str; 8] = [
 /// The annotation with which the group of the community's own API is used.
 const APPROVED: &str = "api-approved.kubernetes.io";
 
-/// The place of a part of a version in messages. Kubernetes moves a part that all versions share to the top of the
+/// The path of a part of a version, for messages. Kubernetes moves a part that all versions share to the top of the
 /// spec before it validates a definition.
 struct Places<'d> {
     spec: &'d FieldPath,

@@ -97,7 +97,7 @@ struct RuleSite<'v> {
     value: &'v Value,
     schema: &'v Schema,
     path: &'v FieldPath,
-    /// With `oldSelf` as it was, if it is known.
+    /// With the unchanged value of `oldSelf`, if it is known.
     plain: Variables,
     /// With `oldSelf` as an optional value.
     optional: Variables,

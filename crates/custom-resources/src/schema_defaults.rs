@@ -26,7 +26,7 @@ pub(crate) fn check(schema: &Value, path: &FieldPath) -> Vec<FieldError> {
     errors
 }
 
-/// The place of a value in its object: the resource, or the closest embedded object.
+/// The position of a value in its object: the resource, or the closest embedded object.
 struct Place {
     /// The path from the object to the value.
     steps: Vec<Step>,
@@ -121,7 +121,7 @@ fn check_default(
     }));
 }
 
-/// Checks the metadata of an object that consists of a default at its place.
+/// Checks the metadata of an object that has the default at this path, and nothing else.
 fn metadata_with(default: &Value, steps: &[Step]) -> Result<(), String> {
     let mut object = default.clone();
     for step in steps.iter().rev() {

@@ -16,7 +16,7 @@ pub(crate) enum Additional<'s> {
     Schema(Node<'s>),
 }
 
-/// The schema that JSON null stands for.
+/// The schema for JSON null.
 static EMPTY: Map = Map::new();
 
 impl<'s> Node<'s> {

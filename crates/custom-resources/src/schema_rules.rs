@@ -11,7 +11,7 @@ use crate::schema_node::Node;
 use crate::schema_path::{Brackets, resolve};
 use crate::structural::{self, check_rules};
 
-/// Keywords that the root of a schema may have beside a `status` sub-resource, with their names in messages.
+/// Keywords that the root of a schema may have in addition to a `status` sub-resource, with their names in messages.
 const ROOT_KEYWORDS: [(&str, &str); 22] = [
     ("description", "Description"),
     ("type", "Type"),
@@ -129,7 +129,7 @@ impl Found {
     }
 }
 
-/// The place of a schema inside of the schema of a version.
+/// The position of a schema inside of the schema of a version.
 #[derive(Clone)]
 struct Place {
     path: FieldPath,
@@ -153,7 +153,7 @@ impl Place {
         }
     }
 
-    /// The place of a schema inside of a combination.
+    /// The position of a schema inside of a combination.
     fn combined(&self, path: FieldPath) -> Self {
         Self {
             has_rules: false,
@@ -161,7 +161,7 @@ impl Place {
         }
     }
 
-    /// The place if elements of this value have no counterpart in an update.
+    /// The position, if elements of this value have no counterpart in an update.
     fn without_counterpart(mut self, outer: &FieldPath) -> Self {
         self.uncorrelated.get_or_insert_with(|| outer.clone());
         self

@@ -10,9 +10,9 @@ const OBJECT_FIELDS: [&str; 3] = ["apiVersion", "kind", "metadata"];
 /// The known fields of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fields {
-    /// Those of its schema.
+    /// The fields of its schema.
     OfSchema,
-    /// Those of its schema, and those of each API object.
+    /// The fields of its schema, and the fields of each API object.
     OfObject,
 }
 

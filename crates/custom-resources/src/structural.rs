@@ -15,7 +15,7 @@ const INT_OR_STRING: &str = "x-kubernetes-int-or-string";
 const PRESERVE: &str = "x-kubernetes-preserve-unknown-fields";
 const EMBEDDED: &str = "x-kubernetes-embedded-resource";
 
-/// The place of a schema, which decides the texts of errors.
+/// The position of a schema, which decides the texts of errors.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Level {
     Root,

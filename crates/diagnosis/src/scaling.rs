@@ -142,7 +142,7 @@ pub(super) fn budget(
              {allow}"
         ));
     }
-    let pods = selected(budget, &observed.pods).into_iter();
+    let pods = selected(&observed.namespace, budget, &observed.pods).into_iter();
     let chains = of_pods(observed, pods.filter(|pod| !pod.has_ended()));
     let waits = !chains.is_empty();
     let chains = chains.into_iter().map(|mut chain| {
@@ -166,7 +166,7 @@ fn drained(
     object: &Object,
     allow: &str,
 ) -> Option<CauseChain> {
-    let pods = selected(budget, &observed.pods);
+    let pods = selected(&observed.namespace, budget, &observed.pods);
     let node = pods.iter().find_map(|pod| {
         let node = observed.node(pod.node.as_deref()?)?;
         let spec = node.spec.as_ref()?;

@@ -81,7 +81,7 @@ fn once(api: &Api, pod: &Value) -> (Duration, Duration) {
     api.delete(&format!("{PODS}/{name}"));
     for path in [PODS, ATTACHMENTS] {
         while begun.elapsed() < LIMIT {
-            let left = api.ask(Method::GET, path, None).expect("a list");
+            let left = api.request(Method::GET, path, None).expect("a list");
             if left["items"].as_array().is_none_or(Vec::is_empty) {
                 break;
             }

@@ -154,7 +154,9 @@ fn measure(server: SocketAddr, echo: SocketAddr) {
 
 fn client_of(server: SocketAddr) -> UdpSocket {
     let socket = UdpSocket::bind(("0.0.0.0", 0)).expect("a socket");
-    socket.connect(server).expect("an address to ask");
+    socket
+        .connect(server)
+        .expect("the address of the DNS server");
     let patience = Some(Duration::from_secs(1));
     socket.set_read_timeout(patience).expect("set up");
     socket
@@ -168,16 +170,16 @@ fn per_second(server: SocketAddr, name: &str, kind: u16, code: u8) -> f64 {
     let mut buffer = [0; 1500];
     for id in 0..WINDOW {
         question[..2].copy_from_slice(&id.to_be_bytes());
-        socket.send(&question).expect("ask");
+        socket.send(&question).expect("send a query");
     }
     let started = Instant::now();
     let mut responses = 0_u32;
     while started.elapsed() < span {
-        let length = socket.recv(&mut buffer).expect("an answer");
+        let length = socket.recv(&mut buffer).expect("a response");
         assert!(length >= HEADER_BYTES && code_of(&buffer) == code, "{name}");
         responses += 1;
         question[..2].copy_from_slice(&buffer[..2]);
-        socket.send(&question).expect("ask");
+        socket.send(&question).expect("send a query");
     }
     f64::from(responses) / started.elapsed().as_secs_f64()
 }
@@ -189,8 +191,8 @@ fn round_trip(server: SocketAddr, name: &str, kind: u16) -> f64 {
     let mut buffer = [0; 1500];
     let times = (0..sized(2_000, 20)).map(|_| {
         let started = Instant::now();
-        socket.send(&question).expect("ask");
-        socket.recv(&mut buffer).expect("an answer");
+        socket.send(&question).expect("send a query");
+        socket.recv(&mut buffer).expect("a response");
         started.elapsed()
     });
     Sample::of_times(times).median()
@@ -240,8 +242,8 @@ fn wait_for(server: SocketAddr, name: &str, kind: u16, is_expected: impl Fn(u8) 
     let mut buffer = [0; 1500];
     let deadline = Instant::now() + TIMEOUT;
     loop {
-        socket.send(&question).expect("ask");
-        socket.recv(&mut buffer).expect("an answer");
+        socket.send(&question).expect("send a query");
+        socket.recv(&mut buffer).expect("a response");
         if is_expected(code_of(&buffer)) {
             return;
         }

@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The time between two checks for the work of controllers.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// The number of responses of a client after that time.
-const ANSWERS: usize = 20;
+const RESPONSES: usize = 20;
 
 pub(crate) fn bench() {
     let mut machines = ServersOnEtcd::of(&["a", "b", "c"]);
@@ -110,7 +110,7 @@ struct Clients<'a> {
     /// The server in use.
     current: AtomicUsize,
     /// The times of the responses of each client.
-    answers: [Mutex<Vec<Instant>>; Kind::ALL.len()],
+    response_times: [Mutex<Vec<Instant>>; Kind::ALL.len()],
     is_over: AtomicBool,
 }
 
@@ -137,7 +137,7 @@ impl<'a> Clients<'a> {
             network,
             servers,
             current: AtomicUsize::new(0),
-            answers: Default::default(),
+            response_times: Default::default(),
             is_over: AtomicBool::new(false),
         }
     }
@@ -158,20 +158,20 @@ impl<'a> Clients<'a> {
                 Kind::Write => (Method::PUT, Some(&written)),
                 Kind::Read | Kind::Watch => (Method::GET, None),
             };
-            match server.ask_within(PATIENCE, (method, OBJECT), object) {
-                Some(Ok(_)) => self.answered(kind),
+            match server.request_within(PATIENCE, (method, OBJECT), object) {
+                Some(Ok(_)) => self.record_response(kind),
                 Some(Err(_)) | None => self.go_on_after(current),
             }
         }
     }
 
-    /// Watches the object; after the end or the silence of a watch, at another server.
+    /// Watches the object, and continues at another server if a watch ends or delivers nothing.
     fn follow(&self) {
         let mut version = String::new();
         while !self.is_over.load(Ordering::SeqCst) {
             let (current, server) = self.server();
             if version.is_empty() {
-                let list = server.ask_within(PATIENCE, (Method::GET, CONFIG_MAPS), None);
+                let list = server.request_within(PATIENCE, (Method::GET, CONFIG_MAPS), None);
                 match list {
                     Some(Ok(list)) => version = resource_version(&list),
                     Some(Err(_)) | None => self.go_on_after(current),
@@ -188,7 +188,7 @@ impl<'a> Clients<'a> {
                     | WatchEvent::Deleted(object) => {
                         version = resource_version(&object);
                         received = true;
-                        self.answered(Kind::Watch);
+                        self.record_response(Kind::Watch);
                     }
                     WatchEvent::Bookmark(_) => {}
                     WatchEvent::Error(_) => is_refused = true,
@@ -210,8 +210,8 @@ impl<'a> Clients<'a> {
         (current, &self.servers[current % self.servers.len()])
     }
 
-    fn answered(&self, kind: Kind) {
-        let times = &self.answers[kind as usize];
+    fn record_response(&self, kind: Kind) {
+        let times = &self.response_times[kind as usize];
         times.lock().expect("the lock").push(Instant::now());
     }
 
@@ -224,14 +224,17 @@ impl<'a> Clients<'a> {
     }
 
     fn count(&self, kind: Kind) -> usize {
-        self.answers[kind as usize].lock().expect("the lock").len()
+        self.response_times[kind as usize]
+            .lock()
+            .expect("the lock")
+            .len()
     }
 
     /// Waits for further responses of all clients.
     fn go_on(&self) {
         for kind in Kind::ALL {
-            let target_count = self.count(kind) + ANSWERS;
-            wait_for("answers", 120, || match self.count(kind) {
+            let target_count = self.count(kind) + RESPONSES;
+            wait_for("responses", 120, || match self.count(kind) {
                 count if count >= target_count => Ok(()),
                 count => Err(count),
             });
@@ -244,7 +247,7 @@ impl<'a> Clients<'a> {
         let leader = machines.etcd.leader();
         let follower = (leader + 1) % 3;
         let server = self.current.load(Ordering::SeqCst) % self.servers.len();
-        for times in &self.answers {
+        for times in &self.response_times {
             let mut times = times.lock().expect("the lock");
             let newest = times.pop();
             times.clear();
@@ -261,9 +264,9 @@ impl<'a> Clients<'a> {
         std::thread::sleep(OBSERVATION);
         self.go_on();
         let gaps = Kind::ALL.map(|kind| {
-            let times = self.answers[kind as usize].lock().expect("the lock");
+            let times = self.response_times[kind as usize].lock().expect("the lock");
             let gaps = times.windows(2).map(|pair| pair[1] - pair[0]);
-            gaps.max().expect("several answers")
+            gaps.max().expect("several responses")
         });
         match fault {
             Fault::ServerKilled => machines.start_as_member(server),
@@ -291,12 +294,12 @@ fn controllers(machines: &mut ServersOnEtcd, network: &Network) -> String {
             network.run(|| {
                 wait_for("a namespace", 120, || {
                     other
-                        .ask(Method::POST, "/api/v1/namespaces", Some(&object))
+                        .request(Method::POST, "/api/v1/namespaces", Some(&object))
                         .map_err(|error| error.to_string())
                 });
                 let account = format!("/api/v1/namespaces/{name}/serviceaccounts/default");
                 let begin = Instant::now();
-                while let Err(error) = other.ask(Method::GET, &account, None) {
+                while let Err(error) = other.request(Method::GET, &account, None) {
                     assert!(begin.elapsed() < Duration::from_secs(120), "{error}");
                     std::thread::sleep(POLL_INTERVAL);
                 }

@@ -39,7 +39,7 @@ pub(crate) fn bench() {
         for (part, times) in &losses.parts {
             println!("  {part}: {times}");
         }
-        machines.end();
+        machines.shut_down();
     }
 }
 
@@ -83,7 +83,7 @@ impl Machines {
         machines
     }
 
-    fn end(mut self) {
+    fn shut_down(mut self) {
         self.server
             .network
             .run(|| self.kubectl.ok(&["delete", "statefulset", "web"]));
@@ -132,7 +132,7 @@ impl Losses {
     /// Kills the node of the pod, and restarts it.
     fn add(&mut self, machines: &mut Machines, lease: &str) {
         let network = &machines.server.network;
-        let pod = network.run(|| machines.api.ask(Method::GET, POD, None));
+        let pod = network.run(|| machines.api.request(Method::GET, POD, None));
         let pod = pod.expect("the pod");
         let (name, uid) = (text(&pod, "/spec/nodeName"), text(&pod, "/metadata/uid"));
         let [leases, pods] = network.run(|| [LEASES, PODS].map(|path| machines.api.watch(path)));
@@ -158,7 +158,8 @@ impl Losses {
             }
             is_ready(pod)
         });
-        let [created, bound] = [created, bound].map(|at| at.expect("it was seen before"));
+        let [created, bound] =
+            [created, bound].map(|at| at.expect("the change was observed before"));
         let since = |later: Instant, earlier| later.saturating_duration_since(earlier);
         let [fence, replacement, bound_at, start, all] = [
             since(fenced, died),

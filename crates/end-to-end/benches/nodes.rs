@@ -152,7 +152,7 @@ impl Plain {
             });
         }
         let target = address_of("198.18.1.2");
-        take_all(&behind[1]);
+        read_all(&behind[1]);
         Self {
             behind,
             target,
@@ -162,10 +162,10 @@ impl Plain {
 }
 
 /// Reads all bytes of connections to a port in a network.
-fn take_all(network: &Network) {
+fn read_all(network: &Network) {
     network.run(|| {
         let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).expect("listen");
-        std::thread::spawn(move || streams::take_all(&listener));
+        std::thread::spawn(move || streams::read_all(&listener));
     });
 }
 
@@ -188,9 +188,9 @@ fn between(
             .map(|name| Network::of_pod(kubectl, name, PROGRAM))
     });
     let address = server.network.run(|| kubectl.pod_ip(&names[1]));
-    take_all(&target);
-    take_all(&machines[1].network);
-    let ways = [
+    read_all(&target);
+    read_all(&machines[1].network);
+    let paths = [
         (&client, address_of(&address)),
         (&plain.behind[0], plain.target),
         (&machines[0].network, address_of(&machines[1].address)),
@@ -199,7 +199,7 @@ fn between(
     let span = Duration::from_millis(sized(500, 100));
     let mut samples = [(); 3].map(|()| Sample::new("MiB/s"));
     for _ in 0..sized(31, 2) {
-        for ((network, target), sample) in ways.iter().zip(&mut samples) {
+        for ((network, target), sample) in paths.iter().zip(&mut samples) {
             sample.push(network.run(|| streams::throughput(*target, span)));
         }
     }

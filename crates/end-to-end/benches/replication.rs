@@ -88,7 +88,7 @@ pub(crate) fn bench() {
         println!("  {part}: {times}");
     }
     machines.remove();
-    machines.end();
+    machines.shut_down();
 }
 
 /// A server, and two nodes.
@@ -136,7 +136,7 @@ impl Machines {
     }
 
     fn get(&self, path: &str) -> Result<Value, String> {
-        let get = || self.api.ask(Method::GET, path, None);
+        let get = || self.api.request(Method::GET, path, None);
         let outcome = self.server.network.run(get);
         outcome.map_err(|error| error.to_string())
     }
@@ -210,7 +210,7 @@ impl Machines {
         });
     }
 
-    fn end(mut self) {
+    fn shut_down(mut self) {
         for node in &mut self.nodes {
             node.interrupt();
         }

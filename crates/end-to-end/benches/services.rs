@@ -113,7 +113,7 @@ fn serve() {
     let connections = listen(CONNECTIONS);
     std::thread::spawn(move || connections.incoming().for_each(drop));
     let bytes = listen(BYTES);
-    std::thread::spawn(move || streams::take_all(&bytes));
+    std::thread::spawn(move || streams::read_all(&bytes));
 }
 
 fn wait_until_served(address: SocketAddr) {

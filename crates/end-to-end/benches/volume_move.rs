@@ -121,7 +121,7 @@ impl Machine {
         let (command, away) = self.move_volume(&format!("{class}-empty"));
         costs.empty_command.push(command.as_secs_f64());
         costs.empty_away.push(away.as_secs_f64());
-        // The way back, copied by hand.
+        // The move back, as plain copies.
         let from = self.directory_of(class);
         let mut to = match former.ends_with("-2") {
             true => self.data.join("nodes/2"),

@@ -50,7 +50,7 @@ impl Api {
         }
     }
 
-    /// Runs asynchronous work to its end.
+    /// Runs asynchronous work until it completes.
     pub fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
         self.runtime.block_on(work)
     }
@@ -65,24 +65,24 @@ impl Api {
     /// # Errors
     ///
     /// The server refuses the request, or does not respond.
-    pub fn ask(
+    pub fn request(
         &self,
         method: Method,
         path: &str,
         object: Option<&Value>,
     ) -> Result<Value, kube::Error> {
-        self.block_on(answer(&self.client, method, path, object))
+        self.block_on(request(&self.client, method, path, object))
     }
 
     /// Sends a request and returns the response; `None` without a response within the time.
-    pub fn ask_within(
+    pub fn request_within(
         &self,
         limit: Duration,
         (method, path): (Method, &str),
         object: Option<&Value>,
     ) -> Option<Result<Value, kube::Error>> {
         self.block_on(async {
-            let result = answer(&self.client, method, path, object);
+            let result = request(&self.client, method, path, object);
             tokio::time::timeout(limit, result).await.ok()
         })
     }
@@ -234,11 +234,11 @@ pub(crate) async fn configuration_if_usable(
 }
 
 async fn send(client: &Client, method: Method, path: &str, object: Option<&Value>) -> Value {
-    let result = answer(client, method, path, object).await;
+    let result = request(client, method, path, object).await;
     result.unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-async fn answer(
+async fn request(
     client: &Client,
     method: Method,
     path: &str,

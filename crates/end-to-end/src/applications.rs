@@ -344,3 +344,74 @@ pub fn cassandra() -> Image {
     };
     recipe.image()
 }
+
+/// Patroni with PostgreSQL.
+///
+/// # Panics
+///
+/// The packages are missing.
+pub fn patroni() -> Image {
+    let settings = Settings {
+        cmd: &["patroni"],
+        ..Settings::default()
+    };
+    let recipe = Recipe {
+        name: "patroni",
+        packages: "patroni",
+        users: &[("postgres", 999)],
+        links: &[
+            ("usr/bin/psql", "/usr/lib/postgresql/15/bin/psql"),
+            ("usr/bin/python3", "python3.11"),
+        ],
+        settings,
+        ..Recipe::default()
+    };
+    recipe.image()
+}
+
+/// RabbitMQ with its plugins.
+///
+/// # Panics
+///
+/// The packages are missing.
+pub fn rabbitmq() -> Image {
+    let settings = Settings {
+        cmd: &["/usr/lib/rabbitmq/bin/rabbitmq-server"],
+        ..Settings::default()
+    };
+    let recipe = Recipe {
+        name: "rabbitmq",
+        packages: "rabbitmq",
+        users: &[("rabbitmq", 999)],
+        settings,
+        ..Recipe::default()
+    };
+    recipe.image()
+}
+
+/// VictoriaMetrics, a scraper with a database.
+///
+/// # Panics
+///
+/// The packages are missing.
+pub fn victoria_metrics() -> Image {
+    let settings = Settings {
+        cmd: &["victoria-metrics"],
+        ..Settings::default()
+    };
+    let recipe = Recipe {
+        name: "victoria-metrics",
+        packages: "victoria-metrics",
+        unused: &[
+            "vmagent",
+            "vmalert",
+            "vmauth",
+            "vmbackup",
+            "vmctl",
+            "vmrestore",
+        ],
+        settings,
+        ..Recipe::default()
+    };
+    recipe.image()
+}

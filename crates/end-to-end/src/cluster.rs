@@ -174,7 +174,7 @@ pub(crate) fn is_observed(set: &Value) -> bool {
 fn is_of(object: &Value, owner: &Value) -> bool {
     let owners = object["metadata"]["ownerReferences"].as_array();
     let mut owners = owners.into_iter().flatten();
-    owners.any(|one| one["uid"] == owner["metadata"]["uid"])
+    owners.any(|reference| reference["uid"] == owner["metadata"]["uid"])
 }
 
 /// Whether a pod or a node has the condition `Ready`.

@@ -67,7 +67,7 @@ impl Disk {
     ///
     /// The disk was not filled.
     #[track_caller]
-    pub fn make_room(&self) {
+    pub fn reclaim_space(&self) {
         fs::remove_file(self.filler()).expect("remove the file");
     }
 
@@ -77,7 +77,7 @@ impl Disk {
     ///
     /// The disk is blocked already.
     #[track_caller]
-    pub fn hold_up(&self) {
+    pub fn block_writes(&self) {
         run("fsfreeze", &["--freeze", path(&self.at)]);
     }
 
@@ -87,7 +87,7 @@ impl Disk {
     ///
     /// The disk is not blocked.
     #[track_caller]
-    pub fn let_go(&self) {
+    pub fn unblock_writes(&self) {
         run("fsfreeze", &["--unfreeze", path(&self.at)]);
     }
 

@@ -18,7 +18,7 @@ pub(crate) enum Engine {
     /// `mainstay up` with its store in the data directory.
     Embedded,
     /// `mainstay server --with-node` with its store in an etcd.
-    Etcd(OwnEtcd),
+    Etcd(PrivateEtcd),
 }
 
 impl Engine {
@@ -42,7 +42,7 @@ impl Engine {
             "{of_up:?} is of `mainstay up`, which has its store in the data directory: name the test in \
              crates/workspace-tasks/src/engines.rs"
         );
-        Self::Etcd(OwnEtcd::start(directory))
+        Self::Etcd(PrivateEtcd::start(directory))
     }
 
     /// The role with its arguments.
@@ -60,12 +60,12 @@ impl Engine {
 }
 
 /// An etcd of one member, which stops when this value is dropped.
-pub(crate) struct OwnEtcd {
+pub(crate) struct PrivateEtcd {
     reservation: Reservation,
     _member: Member,
 }
 
-impl OwnEtcd {
+impl PrivateEtcd {
     fn start(directory: &Path) -> Self {
         let reserved = Reservation::reserve();
         let address = reserved.address();

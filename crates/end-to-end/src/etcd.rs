@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::beside::Beside;
+use crate::background::BackgroundProgram;
 use crate::lan::{Lan, Machine};
 use crate::registry::curl;
 use crate::{Network, text, tool, wait_for};
@@ -159,7 +159,7 @@ impl Etcd {
     /// # Panics
     ///
     /// The program is missing.
-    pub fn watch(&self, machine: &Network, prefix: &str, revision: u64) -> Beside {
+    pub fn watch(&self, machine: &Network, prefix: &str, revision: u64) -> BackgroundProgram {
         let mut command = Command::new(tool(CURRENT).join("usr/bin/etcdctl"));
         let endpoints = self.addresses.iter();
         let endpoints: Vec<String> = endpoints
@@ -174,7 +174,7 @@ impl Etcd {
             .arg(format!("--rev={revision}"))
             .env_clear()
             .stdin(Stdio::null());
-        machine.run(|| Beside::start(command))
+        machine.run(|| BackgroundProgram::start(command))
     }
 
     /// A file of certificates: `ca.pem`, `client.pem`, `client.key`.
@@ -264,7 +264,7 @@ impl OpenEtcd {
         arguments.extend(further.iter().map(|argument| (*argument).to_owned()));
         let member = Member::of(etcd, network, arguments);
         let etcd = Self { member, address };
-        wait_for("etcd", 120, || etcd.ask("maintenance/status", &json!({})));
+        wait_for("etcd", 120, || etcd.call("maintenance/status", &json!({})));
         etcd
     }
 
@@ -274,7 +274,7 @@ impl OpenEtcd {
     ///
     /// The member does not respond.
     pub fn version(&self) -> String {
-        let status = self.ask("maintenance/status", &json!({}));
+        let status = self.call("maintenance/status", &json!({}));
         text(&status.expect("the status of etcd"), "/version").to_owned()
     }
 
@@ -288,10 +288,10 @@ impl OpenEtcd {
     /// # Errors
     ///
     /// The member does not respond, or refuses the call.
-    pub fn ask(&self, call: &str, request: &Value) -> Result<Value, String> {
-        let url = format!("http://{}:2379/v3/{call}", self.address);
-        let ask = || curl(&["--fail-with-body", "--data", &request.to_string(), &url]);
-        let response = self.member.network.run(ask)?;
+    pub fn call(&self, method: &str, request: &Value) -> Result<Value, String> {
+        let url = format!("http://{}:2379/v3/{method}", self.address);
+        let send = || curl(&["--fail-with-body", "--data", &request.to_string(), &url]);
+        let response = self.member.network.run(send)?;
         serde_json::from_str(&response).map_err(|error| format!("{error}: {response}"))
     }
 
@@ -301,8 +301,8 @@ impl OpenEtcd {
     /// # Panics
     ///
     /// etcd refuses a call.
-    pub fn make_room(&self) {
-        let ok = |call, request| self.ask(call, &request).expect("an answer of etcd");
+    pub fn reclaim_space(&self) {
+        let ok = |method, request| self.call(method, &request).expect("a response of etcd");
         let status = ok("maintenance/status", json!({}));
         let revision = &status["header"]["revision"];
         ok(

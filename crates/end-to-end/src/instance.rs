@@ -207,7 +207,7 @@ impl Instance {
     pub fn start_refused(&mut self) -> String {
         self.spawn();
         let mut child = self.child.take().expect("the server was started");
-        let status = self.wait_end(&mut child);
+        let status = self.wait_exit(&mut child);
         let output = self.output();
         assert!(!status.success(), "it ran:\n{output}");
         output
@@ -237,38 +237,38 @@ impl Instance {
             .is_none_or(|child| !matches!(child.try_wait(), Ok(None)))
     }
 
-    /// Sends SIGINT, as Ctrl-C does, and waits for the end.
+    /// Sends SIGINT, as Ctrl-C does, and waits for the exit.
     ///
     /// # Panics
     /// The server does not exit within eight minutes.
     #[track_caller]
     pub fn interrupt(&mut self) -> ExitStatus {
-        self.end_on(Signal::SIGINT)
+        self.stop_with(Signal::SIGINT)
     }
 
-    /// Sends SIGTERM, as service managers do, and waits for the end.
+    /// Sends SIGTERM, as service managers do, and waits for the exit.
     ///
     /// # Panics
     /// The server does not exit within eight minutes.
     #[track_caller]
     pub fn terminate(&mut self) -> ExitStatus {
-        self.end_on(Signal::SIGTERM)
+        self.stop_with(Signal::SIGTERM)
     }
 
-    /// Sends SIGHUP, as the kernel does when the terminal is closed, and waits for the end.
+    /// Sends SIGHUP, as the kernel does when the terminal is closed, and waits for the exit.
     ///
     /// # Panics
     /// The server does not exit within eight minutes.
     #[track_caller]
     pub fn hang_up(&mut self) -> ExitStatus {
-        self.end_on(Signal::SIGHUP)
+        self.stop_with(Signal::SIGHUP)
     }
 
     #[track_caller]
-    fn end_on(&mut self, signal: Signal) -> ExitStatus {
+    fn stop_with(&mut self, signal: Signal) -> ExitStatus {
         kill(Pid::from_raw(self.pid()), signal).expect("send a signal");
         let mut child = self.child.take().expect("the server runs");
-        self.wait_end(&mut child)
+        self.wait_exit(&mut child)
     }
 
     /// Stops the server with `mainstay down` and returns the output of the command.
@@ -291,8 +291,8 @@ impl Instance {
     }
 
     #[track_caller]
-    fn wait_end(&self, child: &mut Child) -> ExitStatus {
-        wait_for("mainstay to end", 120, || match child.try_wait() {
+    fn wait_exit(&self, child: &mut Child) -> ExitStatus {
+        wait_for("mainstay to exit", 120, || match child.try_wait() {
             Ok(Some(status)) => Ok(status),
             Ok(None) => Err(self.output()),
             Err(error) => Err(error.to_string()),

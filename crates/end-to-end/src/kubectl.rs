@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
-use crate::beside::Beside;
+use crate::background::BackgroundProgram;
 
 /// Runs `kubectl` with one kubeconfig.
 #[derive(Clone, Debug)]
@@ -182,18 +182,20 @@ impl Kubectl {
     ///
     /// kubectl is missing, or its output cannot be stored.
     #[track_caller]
-    pub fn beside(&self, arguments: &[&str]) -> Beside {
-        Beside::start(self.command(arguments))
+    pub fn start(&self, arguments: &[&str]) -> BackgroundProgram {
+        BackgroundProgram::start(self.command(arguments))
     }
 
-    /// Starts a watch as [`beside`](Self::beside), and waits until it is open.
+    /// Starts a watch as [`start`](Self::start), and waits until it is open.
     ///
     /// # Panics
     ///
     /// The server does not respond to the watch.
     #[track_caller]
-    pub fn watch(&self, arguments: &[&str]) -> Beside {
-        Beside::watch(self.command(&[arguments, &[Beside::LOGS_REQUESTS]].concat()))
+    pub fn watch(&self, arguments: &[&str]) -> BackgroundProgram {
+        BackgroundProgram::watch(
+            self.command(&[arguments, &[BackgroundProgram::LOGS_REQUESTS]].concat()),
+        )
     }
 
     /// Applies a manifest that is given as text.

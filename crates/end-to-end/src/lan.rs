@@ -43,7 +43,7 @@ impl Lan {
         (machine, address)
     }
 
-    /// Gives a machine the link `eth0` with the next address.
+    /// Adds to a machine the link `eth0` with the next address.
     ///
     /// # Panics
     /// The kernel refuses; root is needed.
@@ -377,7 +377,7 @@ impl Role {
         kill(Pid::from_raw(self.pid()), signal).expect("send a signal");
     }
 
-    /// Sends SIGINT, as Ctrl-C does, and waits for the end.
+    /// Sends SIGINT, as Ctrl-C does, and waits for the exit.
     ///
     /// # Panics
     /// The process does not exit, or exits with a failure.
@@ -385,7 +385,7 @@ impl Role {
     pub fn interrupt(&mut self) {
         self.signal(Signal::SIGINT);
         let mut child = self.child.take().expect("it runs");
-        let status = wait_for("mainstay to end", 60, || match child.try_wait() {
+        let status = wait_for("mainstay to exit", 60, || match child.try_wait() {
             Ok(Some(status)) => Ok(status),
             _ => Err(self.output()),
         });
@@ -400,11 +400,11 @@ impl Role {
     ///
     /// The process exits with a failure.
     #[track_caller]
-    pub fn ended_by<T: Send>(&mut self, end: impl FnOnce() -> T + Send) -> T {
+    pub fn stop_by<T: Send>(&mut self, stop: impl FnOnce() -> T + Send) -> T {
         let mut child = self.child.take().expect("it runs");
         // The process exists until its parent waits for it.
         let reaped = std::thread::spawn(move || child.wait());
-        let result = self.network.run(end);
+        let result = self.network.run(stop);
         let status = reaped.join().expect("the thread ends");
         let status = status.expect("reap the process");
         assert!(status.success(), "{}", self.output());

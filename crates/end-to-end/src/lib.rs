@@ -5,7 +5,7 @@
 
 pub mod api;
 pub mod applications;
-pub mod beside;
+pub mod background;
 pub mod cluster;
 pub mod csi;
 pub mod debian;

@@ -42,7 +42,7 @@ impl LoadMeasurement {
     /// # Panics
     ///
     /// As [`LoadMeasurement::begin`].
-    pub fn end(&self) -> Load {
+    pub fn finish(&self) -> Load {
         Load::between(self.0, Ticks::now())
     }
 }

@@ -25,7 +25,8 @@ pub struct Machine {
 /// The mount point of the trees of control groups; with version 2 alone it is the tree.
 const GROUPS: &str = "/sys/fs/cgroup";
 
-/// The trees of control groups that systemd uses: of version 1, beside it, and of version 2 alone.
+/// The trees of control groups that systemd uses: version 1, version 2 mounted together with version 1, and version 2
+/// alone.
 const TREES: [&str; 3] = ["/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified", GROUPS];
 
 /// Enters the control groups of the machine, then its namespaces. `$1` is the group, `$2` the first program; the trees
@@ -57,23 +58,23 @@ else
     mkdir "$0/trees"
     mount -t tmpfs machine "$0/trees"
     for tree in /sys/fs/cgroup/*/; do
-        own="$0/trees/$(basename "$tree")"
-        mkdir -p "$own" "$tree$1"
-        # A new group of this controller takes no processes before it has processors and memory nodes.
+        target="$0/trees/$(basename "$tree")"
+        mkdir -p "$target" "$tree$1"
+        # A new group of this controller accepts no processes before it has processors and memory nodes.
         for file in cpuset.cpus cpuset.mems; do
             if [ -e "$tree$file" ]; then cat "$tree$file" > "$tree$1/$file"; fi
         done
-        mount --bind "$tree$1" "$own"
+        mount --bind "$tree$1" "$target"
     done
     umount --recursive --lazy /sys/fs/cgroup
     mount --rbind "$0/trees" /sys/fs/cgroup
 fi
 mkdir -p "$0/layers" "$0/lib" "$0/bin" "$0/home"
 mount -t tmpfs machine "$0/layers"
-for place in etc usr/local; do
-    mkdir -p "$0/layers/$place/upper" "$0/layers/$place/work"
-    mount -t overlay machine "/$place" \
-        -o "lowerdir=/$place,upperdir=$0/layers/$place/upper,workdir=$0/layers/$place/work"
+for directory in etc usr/local; do
+    mkdir -p "$0/layers/$directory/upper" "$0/layers/$directory/work"
+    mount -t overlay machine "/$directory" \
+        -o "lowerdir=/$directory,upperdir=$0/layers/$directory/upper,workdir=$0/layers/$directory/work"
 done
 mount --bind "$0/lib" /var/lib
 ip link set lo up

@@ -43,7 +43,7 @@ impl Page {
         Self {
             file: file.to_owned(),
             text,
-            pasted: Pasted::beside(instance),
+            pasted: Pasted::for_instance(instance),
             shell: Shell::new(instance, example("..")),
             left: RefCell::new(commands.clone()),
             commands,
@@ -82,9 +82,9 @@ impl Page {
     /// The page does not contain the command.
     #[track_caller]
     pub fn otherwise(&self, command: &str) {
-        let is_known = self.commands.contains(command);
+        let is_on_page = self.commands.contains(command);
         assert!(
-            is_known,
+            is_on_page,
             "{} has no {command:?}: {:#?}",
             self.file, self.commands
         );

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::kubectl::finish;
 use crate::{Instance, Machine, Output, example, shell};
 
-/// The place in which a page is pasted: a directory with the files of a checkout, and programs on the path.
+/// A shell into which a page is pasted: a directory with the files of a checkout, and programs on the path.
 #[derive(Debug)]
 pub struct Pasted<'m> {
     directory: PathBuf,
@@ -19,13 +19,13 @@ pub struct Pasted<'m> {
     scripts: AtomicUsize,
 }
 
-/// The place of the shell.
+/// The machine on which the shell runs.
 #[derive(Debug)]
 enum Location<'m> {
-    /// This machine, with a server with that data directory.
-    Beside(PathBuf),
+    /// The machine of the test, with a server that has this data directory.
+    Host(PathBuf),
     /// A separate machine.
-    On(&'m Machine),
+    Machine(&'m Machine),
 }
 
 /// The warning of a class without enforced sizes, which depends on the file system of the machine.
@@ -41,13 +41,13 @@ impl<'m> Pasted<'m> {
     ///
     /// The directory cannot be created.
     #[track_caller]
-    pub fn beside(instance: &Instance) -> Self {
+    pub fn for_instance(instance: &Instance) -> Self {
         let directory = checkout(&instance.data().with_file_name("newcomer"));
         let data = instance.data();
         let program = format!("{}/target/release/mainstay", directory.display());
         let data_dir = data.display().to_string();
         // The server of a test has another data directory than the default.
-        let there = ["kubeconfig", "image", "why", "status", "logs", "token"].map(|command| {
+        let commands = ["kubeconfig", "image", "why", "status", "logs", "token"].map(|command| {
             let here = format!("{program} {command} --data-dir {data_dir}");
             (format!("mainstay {command}"), here)
         });
@@ -55,11 +55,11 @@ impl<'m> Pasted<'m> {
             ("/var/lib/mainstay".to_owned(), data_dir.clone()),
             ("target/release/mainstay".to_owned(), "mainstay".to_owned()),
         ];
-        replaced.extend(there);
+        replaced.extend(commands);
         Self {
             replaced,
             directory,
-            location: Location::Beside(data),
+            location: Location::Host(data),
             scripts: AtomicUsize::new(0),
         }
     }
@@ -74,7 +74,7 @@ impl<'m> Pasted<'m> {
         Self {
             directory: checkout(&machine.directory().join("newcomer")),
             replaced: Vec::new(),
-            location: Location::On(machine),
+            location: Location::Machine(machine),
             scripts: AtomicUsize::new(0),
         }
     }
@@ -178,8 +178,8 @@ impl<'m> Pasted<'m> {
     fn shell(&self, script: &Path, words: &[&str]) -> Command {
         let (program, arguments) = words.split_first().expect("a program");
         let mut command = match &self.location {
-            Location::Beside(data) => shell::command(program, &self.directory, data),
-            Location::On(machine) => machine.command(&self.directory, program),
+            Location::Host(data) => shell::command(program, &self.directory, data),
+            Location::Machine(machine) => machine.command(&self.directory, program),
         };
         command
             .args(arguments)

@@ -87,7 +87,7 @@ impl Registry {
             child,
             address,
         };
-        wait_for("the registry to answer", 30, || {
+        wait_for("the registry to respond", 30, || {
             TcpStream::connect(&registry.address)
         });
         registry

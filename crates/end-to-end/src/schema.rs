@@ -97,7 +97,8 @@ fn definition(object: &Value) -> Option<String> {
         return None;
     }
     let mut conditions = object["status"]["conditions"].as_array()?.iter();
-    conditions.find(|one| one["type"] == "Established" && one["status"] == "True")?;
+    conditions
+        .find(|condition| condition["type"] == "Established" && condition["status"] == "True")?;
     let metadata = &object["metadata"];
     let going = !metadata["deletionTimestamp"].is_null();
     Some(format!(
@@ -215,7 +216,9 @@ mod tests {
         let violations = violations.lock().unwrap();
         assert_eq!(violations.len(), 1, "{violations:?}");
         assert!(
-            violations.iter().all(|one| one.contains("sails")),
+            violations
+                .iter()
+                .all(|violation| violation.contains("sails")),
             "{violations:?}"
         );
     }

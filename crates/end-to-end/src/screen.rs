@@ -25,7 +25,7 @@ pub fn in_terminal(command: &str, columns: usize, rows: usize, typescript: &Path
 /// # Panics
 ///
 /// The output contains another sequence.
-pub fn shown(written: &str, columns: usize, rows: usize) -> Vec<String> {
+pub fn visible_lines(written: &str, columns: usize, rows: usize) -> Vec<String> {
     let mut screen = Screen {
         lines: vec![Vec::new()],
         row: 0,
@@ -104,12 +104,12 @@ mod tests {
 
     #[test]
     fn a_screen_shows_what_was_written_last() {
-        assert_eq!(shown("one\r\ntwo\r\n", 80, 24), ["one", "two", ""]);
-        assert_eq!(shown("abcdef", 4, 24), ["abcd", "ef"]);
+        assert_eq!(visible_lines("one\r\ntwo\r\n", 80, 24), ["one", "two", ""]);
+        assert_eq!(visible_lines("abcdef", 4, 24), ["abcd", "ef"]);
         let redrawn = "log\r\na\r\nb\r\n\r\x1b[2A\x1b[Jc\r\n";
-        assert_eq!(shown(redrawn, 80, 24), ["log", "c", ""]);
+        assert_eq!(visible_lines(redrawn, 80, 24), ["log", "c", ""]);
         // Lines that have scrolled out at the top do not change.
         let low = "1\r\n2\r\n3\r\n4\r\n\r\x1b[9A\x1b[Jx";
-        assert_eq!(shown(low, 80, 3), ["1", "2", "x"]);
+        assert_eq!(visible_lines(low, 80, 3), ["1", "2", "x"]);
     }
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::beside::Beside;
+use crate::background::BackgroundProgram;
 use crate::kubectl::finish;
 use crate::{Instance, Output};
 
@@ -84,23 +84,26 @@ impl Shell {
     ///
     /// The shell is missing, or its output cannot be stored.
     #[track_caller]
-    pub fn beside(&self, line: &str) -> Beside {
+    pub fn start(&self, line: &str) -> BackgroundProgram {
         let mut shell = self.command("sh");
         // `exec` replaces the shell by the program, so that a kill reaches the program.
         shell.args(["-c", &format!("exec {line}")]);
-        Beside::start(shell)
+        BackgroundProgram::start(shell)
     }
 
-    /// Starts a watch of kubectl as [`beside`](Self::beside), and waits until it is open.
+    /// Starts a watch of kubectl as [`start`](Self::start), and waits until it is open.
     ///
     /// # Panics
     ///
     /// The server does not respond to the watch.
     #[track_caller]
-    pub fn watch(&self, line: &str) -> Beside {
+    pub fn watch(&self, line: &str) -> BackgroundProgram {
         let mut shell = self.command("sh");
-        shell.args(["-c", &format!("exec {line} {}", Beside::LOGS_REQUESTS)]);
-        Beside::watch(shell)
+        shell.args([
+            "-c",
+            &format!("exec {line} {}", BackgroundProgram::LOGS_REQUESTS),
+        ]);
+        BackgroundProgram::watch(shell)
     }
 }
 

@@ -57,7 +57,7 @@ impl Kubectl {
         versions_of(&self.json(&["get", "pods", "-l", "app=web"]))
     }
 
-    /// Waits until [`versions`](Self::versions) returns `wanted`.
+    /// Waits until [`versions`](Self::versions) returns `expected`.
     ///
     /// # Panics
     ///
@@ -79,7 +79,7 @@ impl Kubectl {
     /// `status reason message` of a condition of the set `web`.
     #[track_caller]
     pub fn condition(&self, kind: &str) -> String {
-        shown(&self.json(&["get", "statefulset", "web"]), kind)
+        condition_of(&self.json(&["get", "statefulset", "web"]), kind)
     }
 
     /// Waits until a condition of the set `web` begins with this text.
@@ -92,11 +92,11 @@ impl Kubectl {
         wait_for(&format!("{kind} {start}"), 90, || {
             // A status from before the last change is not about the change.
             let set = self.get(&["statefulset", "web"])?;
-            let condition_text = shown(&set, kind);
-            if is_observed(&set) && condition_text.starts_with(start) {
-                Ok(condition_text)
+            let condition = condition_of(&set, kind);
+            if is_observed(&set) && condition.starts_with(start) {
+                Ok(condition)
             } else {
-                Err(condition_text)
+                Err(condition)
             }
         })
     }
@@ -111,7 +111,7 @@ impl Kubectl {
     #[track_caller]
     pub fn claim_owners(&self) -> String {
         let claims = self.json(&["get", "pvc"]);
-        let mut shown: Vec<String> = Vec::new();
+        let mut rows: Vec<String> = Vec::new();
         for claim in claims["items"].as_array().into_iter().flatten() {
             let owners = claim["metadata"]["ownerReferences"].as_array();
             let kinds = owners
@@ -119,10 +119,10 @@ impl Kubectl {
                 .flatten()
                 .filter_map(|o| o["kind"].as_str());
             let name = claim["metadata"]["name"].as_str().unwrap_or_default();
-            shown.push(format!("{name}:{}", kinds.collect::<Vec<_>>().join("+")));
+            rows.push(format!("{name}:{}", kinds.collect::<Vec<_>>().join("+")));
         }
-        shown.sort();
-        shown.join(" ")
+        rows.sort();
+        rows.join(" ")
     }
 }
 
@@ -146,11 +146,11 @@ fn versions_of(pods: &Value) -> String {
 }
 
 /// `status reason message` of a condition of a set.
-fn shown(set: &Value, kind: &str) -> String {
+fn condition_of(set: &Value, kind: &str) -> String {
     let conditions = set["status"]["conditions"].as_array();
     let mut conditions = conditions.into_iter().flatten();
-    let condition = conditions.find(|one| one["type"] == kind);
-    let part = |field: &str| condition.and_then(|one| one[field].as_str());
+    let condition = conditions.find(|condition| condition["type"] == kind);
+    let part = |field: &str| condition.and_then(|condition| condition[field].as_str());
     let parts = ["status", "reason", "message"].map(|field| part(field).unwrap_or_default());
     parts.join(" ")
 }

@@ -5,7 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 /// Reads all bytes of each connection, one connection after the other.
-pub fn take_all(listener: &TcpListener) {
+pub fn read_all(listener: &TcpListener) {
     let mut buffer = vec![0; 1 << 18];
     for mut stream in listener.incoming().flatten() {
         while stream.read(&mut buffer).is_ok_and(|read| read > 0) {}

@@ -35,7 +35,7 @@ pub fn wait_for<T, E: Debug>(what: &str, seconds: u64, probe: impl FnMut() -> Re
     wait_for_or_report(what, seconds, probe, String::new)
 }
 
-/// As [`wait_for`]; an error message also contains the text of `tell`, which is called only then.
+/// As [`wait_for`]; an error message also contains the text of `describe`, which is called only then.
 ///
 /// # Panics
 ///
@@ -56,7 +56,7 @@ pub fn wait_for_or_report<T, E: Debug>(
             Ok(value) => return value,
             Err(error) if Instant::now() >= deadline => {
                 panic!(
-                    "waited {seconds} s for {what}; last seen: {error:#?}\n{}",
+                    "waited {seconds} s for {what}; last state: {error:#?}\n{}",
                     describe()
                 );
             }

@@ -94,7 +94,7 @@ fn as_pod(pid: Pid, line: &str) -> Output {
 }
 
 fn wait_for_names(names: &Path) {
-    wait_for("the names to be kept", 120, || {
+    wait_for("the names to be recorded", 120, || {
         let text = fs::read_to_string(names).unwrap_or_default();
         match ["kept-0", "kept-1"].iter().all(|name| text.contains(name)) {
             true => Ok(()),
@@ -117,7 +117,7 @@ fn an_agent_starts_again_without_its_server() {
     let short = ["--node-name", "n1", "--node-lease-duration", "12s"];
     node.start(&[&["node", "--server", &url, "--token", &token], &short[..]].concat());
     let kubectl = server.kubectl();
-    let (survivor, killed, ends) = server.network.run(|| {
+    let (survivor, killed, expiring) = server.network.run(|| {
         kubectl.apply(SETS);
         kubectl.wait_ready("kept", 2);
         kubectl.wait_ready("ends", 1);
@@ -144,7 +144,7 @@ fn an_agent_starts_again_without_its_server() {
         if is_again { Ok(()) } else { Err(now) }
     });
     wait_for("the pod to end with the lease", 120, || {
-        let now = processes(&ends.0);
+        let now = processes(&expiring.0);
         if now.is_empty() { Ok(()) } else { Err(now) }
     });
     assert_eq!(processes(&survivor.0), [pids[0]]);
@@ -161,10 +161,10 @@ fn an_agent_starts_again_without_its_server() {
     server.start(&["server"]);
     wait_for_text("mainstay: ready", 120, || node.output());
     server.network.run(|| {
-        wait_for("the restart to be told", 120, || {
+        wait_for("the restart to be reported", 120, || {
             let now = body(&kubectl, "kept-1");
-            let is_told = now.0 == killed.0 && now.3 == 1 && now.1 != killed.1;
-            if is_told {
+            let is_reported = now.0 == killed.0 && now.3 == 1 && now.1 != killed.1;
+            if is_reported {
                 Ok(())
             } else {
                 Err(format!("{now:?}"))
@@ -173,7 +173,7 @@ fn an_agent_starts_again_without_its_server() {
         kubectl.wait_ready("kept", 2);
         kubectl.wait_ready("ends", 1);
         assert_eq!(body(&kubectl, "kept-0"), survivor);
-        assert_eq!(body(&kubectl, "ends-0").0, ends.0);
+        assert_eq!(body(&kubectl, "ends-0").0, expiring.0);
         // The node serves again, and executes requests.
         wait_for("the agent to serve", 120, || {
             let output = kubectl.run(&["exec", "kept-0", "--", "hostname"]);

@@ -1,4 +1,4 @@
-//! A machine whose address changes while everything runs, as seen by the standard client.
+//! A machine whose address changes while everything runs, as the standard client observes it.
 
 use std::process::Command;
 
@@ -36,7 +36,7 @@ fn ip(words: &str) {
     assert!(output.status.success(), "ip {words}: {output:?}");
 }
 
-fn answers(url: &str) {
+fn wait_for_page(url: &str) {
     wait_for(url, 30, || curl(&["--fail", "--max-time", "5", url]));
 }
 
@@ -53,15 +53,15 @@ fn another_address_is_followed_and_nothing_is_restarted() {
         assert_eq!(kubectl.node_address(), "192.0.2.7");
         kubectl.apply(MANIFESTS);
         kubectl.wait_pods_ready(&["pod/on-host", "pod/plain"]);
-        answers("http://192.0.2.7:18680/");
-        answers("http://192.0.2.7:18681/");
+        wait_for_page("http://192.0.2.7:18680/");
+        wait_for_page("http://192.0.2.7:18681/");
         let plain = kubectl.pod("plain");
         let by_new_address = ["--tls-server-name=192.0.2.9", "get", "--raw", "/version"];
         kubectl.fails(&by_new_address);
 
         ip("address del 192.0.2.7/24 dev up0");
         ip("address add 192.0.2.9/24 dev up0");
-        answers("http://192.0.2.9:18680/");
+        wait_for_page("http://192.0.2.9:18680/");
         wait_for("the node to have the address", 60, || {
             match kubectl.node_address() {
                 address if address == "192.0.2.9" => Ok(()),
@@ -82,7 +82,7 @@ fn another_address_is_followed_and_nothing_is_restarted() {
             });
             assert!(!printed.contains("192.0.2.7"), "{what}: {printed}");
         }
-        answers("http://192.0.2.9:18681/");
+        wait_for_page("http://192.0.2.9:18681/");
         let after = kubectl.pod("plain");
         for field in ["/metadata/uid", "/status/podIP", "/status/startTime"] {
             assert_eq!(text(&plain, field), text(&after, field));

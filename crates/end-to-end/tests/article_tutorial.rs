@@ -40,8 +40,8 @@ fn the_tutorial_holds() {
     assert!(service.contains("ClusterIP   None "), "{service}");
     let set = shell.ok("kubectl get statefulset web");
     assert!(set.contains("web    2/2 "), "{set}");
-    watch.showed_in_order(&["web-0 1/1 Running", "web-1 0/1 Pending"]);
-    watch.showed_in_order(&["web-1 0/1 ContainerCreating", "web-1 1/1 Running"]);
+    watch.check_row_order(&["web-0 1/1 Running", "web-1 0/1 Pending"]);
+    watch.check_row_order(&["web-1 0/1 ContainerCreating", "web-1 1/1 Running"]);
     identities(&instance, &shell);
 
     shell.ok("kubectl delete pod -l app=nginx");
@@ -75,7 +75,7 @@ fn identities(instance: &Instance, shell: &Shell) {
 
 /// seeds.md C5, C12, C13: scaled up in order, down in reverse order.
 fn scaled(kubectl: &Kubectl, shell: &Shell) {
-    let watch = shell.beside("kubectl get pods -w -l app=nginx");
+    let watch = shell.start("kubectl get pods -w -l app=nginx");
     // The list comes first; the watch continues from the list.
     watch.wait_row("web-1 1/1 Running");
     assert_eq!(
@@ -88,13 +88,13 @@ fn scaled(kubectl: &Kubectl, shell: &Shell) {
         .iter()
         .flat_map(|n| ["0/1 Pending", "1/1 Running"].map(|stage| format!("web-{n} {stage}")))
         .collect();
-    watch.showed_in_order(&order);
+    watch.check_row_order(&order);
     assert_eq!(
         shell.ok(r#"kubectl patch sts web -p '{"spec":{"replicas":3}}'"#),
         "statefulset.apps/web patched\n"
     );
     watch.wait_row("web-3 1/1 Terminating");
-    watch.showed_in_order(&["web-4 1/1 Terminating", "web-3 1/1 Terminating"]);
+    watch.check_row_order(&["web-4 1/1 Terminating", "web-3 1/1 Terminating"]);
     kubectl.wait_ready("web", 3);
     let claims = shell.ok("kubectl get pvc -o name");
     assert_eq!(claims.lines().count(), 5, "claims stay: {claims}");
@@ -109,7 +109,7 @@ fn updated(kubectl: &Kubectl, shell: &Shell) {
     let strategy = r#"kubectl patch statefulset web -p '{"spec":{"updateStrategy":{"type":"RollingUpdate"}}}'"#;
     let unchanged = "statefulset.apps/web patched (no change)\n";
     assert_eq!(shell.ok(strategy), unchanged, "it is the default");
-    let watch = shell.beside("kubectl get po -l app=nginx -w");
+    let watch = shell.start("kubectl get po -l app=nginx -w");
     watch.wait_row("web-2 1/1 Running");
     let image = r#"kubectl patch statefulset web --type='json' -p='[{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value":"gcr.io/google_containers/nginx-slim:0.8"}]'"#;
     assert_eq!(shell.ok(image), patched);
@@ -131,7 +131,7 @@ fn updated(kubectl: &Kubectl, shell: &Shell) {
             stages.map(|stage| format!("web-{n} {stage}"))
         })
         .collect();
-    watch.showed_in_order(&order);
+    watch.check_row_order(&order);
 
     let partition = |number: u32| {
         format!(
@@ -167,14 +167,14 @@ fn deleted(kubectl: &Kubectl, shell: &Shell) {
     assert_eq!(shell.ok(names), "pod/web-0\npod/web-1\npod/web-2\n");
     shell.ok("kubectl delete pod web-0");
     assert_eq!(shell.ok(names), "pod/web-1\npod/web-2\n");
-    let watch = shell.beside("kubectl get pods -w -l app=nginx");
+    let watch = shell.start("kubectl get pods -w -l app=nginx");
     watch.wait_row("web-2 1/1 Running");
     assert_eq!(
         shell.ok("kubectl apply -f web.yaml"),
         "service/nginx unchanged\nstatefulset.apps/web created\n"
     );
     watch.wait_row("web-2 1/1 Terminating");
-    watch.showed_in_order(&[
+    watch.check_row_order(&[
         "web-1 1/1 Running",
         "web-0 0/1 Pending",
         "web-0 1/1 Running",
@@ -182,7 +182,7 @@ fn deleted(kubectl: &Kubectl, shell: &Shell) {
     ]);
     kubectl.wait_ready("web", 2);
     shell.ok("kubectl rollout status sts/web");
-    let watch = shell.beside("kubectl get pods -w -l app=nginx");
+    let watch = shell.start("kubectl get pods -w -l app=nginx");
     watch.wait_row("web-1 1/1 Running");
     assert_eq!(
         shell.ok("kubectl delete statefulset web"),
@@ -190,7 +190,7 @@ fn deleted(kubectl: &Kubectl, shell: &Shell) {
     );
     watch.wait_row("web-0 1/1 Terminating");
     watch.wait_row("web-1 1/1 Terminating");
-    wait_gone(kubectl);
+    wait_deleted(kubectl);
     shell.ok("kubectl get service nginx");
     assert_eq!(
         shell.ok("kubectl delete service nginx"),
@@ -199,8 +199,8 @@ fn deleted(kubectl: &Kubectl, shell: &Shell) {
 }
 
 #[track_caller]
-fn wait_gone(kubectl: &Kubectl) {
-    wait_for("the pods to be gone", 90, || {
+fn wait_deleted(kubectl: &Kubectl) {
+    wait_for("the pods to be deleted", 90, || {
         let pods = kubectl.ok(&["get", "pods", "-o", "name"]);
         if pods.is_empty() { Ok(()) } else { Err(pods) }
     });
@@ -232,5 +232,5 @@ fn in_parallel(kubectl: &Kubectl, shell: &Shell) {
         shell.ok("kubectl delete svc nginx"),
         "service \"nginx\" deleted from default namespace\n"
     );
-    wait_gone(kubectl);
+    wait_deleted(kubectl);
 }

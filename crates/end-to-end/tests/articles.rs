@@ -38,7 +38,7 @@ fn births(pods: &[&str]) -> Vec<String> {
 
 /// seeds.md C10: the output of an old `nslookup` for a pod's short name.
 #[track_caller]
-fn looked_up(printed: &str, instance: &Instance, pod: &str) {
+fn check_lookup(printed: &str, instance: &Instance, pod: &str) {
     let kubectl = instance.kubectl();
     let service = ["get", "svc", "kube-dns", "-n", "kube-system"];
     let output = ["-o", "jsonpath={.spec.clusterIP}"];
@@ -99,7 +99,7 @@ fn names_stay() {
     let output = watch.output();
     let header = ["NAME", "READY", "STATUS", "RESTARTS", "AGE"];
     assert_eq!(fields(&output, 0), header);
-    watch.showed_in_order(&births);
+    watch.check_row_order(&births);
     let described = shell.ok("kubectl describe statefulset web");
     let events = [
         "create Pod web-0 in StatefulSet web successful",
@@ -115,7 +115,7 @@ fn names_stay() {
     names_lead_to_pods(&instance, &shell);
 
     let former_uids = [kubectl.pod_uid("web-0"), kubectl.pod_uid("web-1")];
-    let watch = shell.beside("kubectl get pods -w -l app=nginx");
+    let watch = shell.start("kubectl get pods -w -l app=nginx");
     wait_for("the watch to begin", 60, || {
         let rows = watch.rows(3);
         if rows.len() == 3 { Ok(()) } else { Err(rows) }
@@ -129,7 +129,7 @@ fn names_stay() {
     assert!(!former_uids.contains(&kubectl.pod_uid("web-0")));
     watch.wait_last_row("web-1 1/1 Running");
     let rows = watch.rows(3);
-    watch.showed_in_order(&births);
+    watch.check_row_order(&births);
     for pod in ["web-0", "web-1"] {
         let terminating = format!("{pod} 1/1 Terminating");
         assert!(rows.contains(&terminating), "{rows:#?}");
@@ -144,7 +144,7 @@ fn names_lead_to_pods(instance: &Instance, shell: &Shell) {
     let printed = shell.on_terminal(run, typed);
     assert_eq!(printed.code, 0, "{printed:#?}");
     for pod in ["web-0", "web-1"] {
-        looked_up(&printed.stdout, instance, pod);
+        check_lookup(&printed.stdout, instance, pod);
     }
     let deleted = "pod \"dns-test\" deleted from default namespace";
     assert!(printed.stdout.contains(deleted), "{printed:#?}");
@@ -200,7 +200,7 @@ fn claims_keep_what_pods_wrote() {
     kubectl.wait_ready("web", 2);
     let run = "kubectl run -i --tty --image busybox:1.28.3 dns-test --restart=Never --rm /bin/sh";
     let printed = shell.on_terminal(run, "nslookup web-0.nginx\nexit\n");
-    looked_up(&printed.stdout, &instance, "web-0");
+    check_lookup(&printed.stdout, &instance, "web-0");
 
     let claims = shell.ok("kubectl get pvc");
     let header = "NAME STATUS VOLUME CAPACITY ACCESS MODES STORAGECLASS";
@@ -281,7 +281,7 @@ fn the_page_holds() {
     let tour = tour.to_str().expect("a path in UTF-8");
     kubectl.ok(&["apply", "--server-side", "-f", tour]);
     kubectl.wait_ready("web", 3);
-    let pasted = Pasted::beside(&instance);
+    let pasted = Pasted::for_instance(&instance);
     let output = pasted.page("examples/nginx/README.md");
     for text in [
         "web-0\nweb-1\n",

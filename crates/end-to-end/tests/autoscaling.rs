@@ -56,7 +56,7 @@ fn replicas_follow_the_load() {
     let events = kubectl.ok(&["get", "events", "--field-selector=reason=SuccessfulRescale"]);
     let reason = "cpu resource utilization (percentage of request) above target";
     assert!(events.contains(reason), "{events}");
-    wait_for("what is measured to be shown", 60, || {
+    wait_for("the measured usage to be reported", 60, || {
         let row = kubectl.ok(&["get", "hpa", "load", "--no-headers"]);
         let words: Vec<&str> = row.split_whitespace().collect();
         match words[..] {

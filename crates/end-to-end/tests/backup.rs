@@ -76,7 +76,7 @@ fn numbers(lines: &str) -> Vec<u64> {
 /// backup began.
 fn under_load(instance: &mut Instance, load: &[&str], count: &[&str], pod: &str, set: &str) {
     let kubectl = instance.kubectl();
-    let writer = kubectl.beside(load);
+    let writer = kubectl.start(load);
     let before = wait_for("the writer to get on", 90, || {
         let numbers = numbers(&writer.output());
         if numbers.len() > 20 {
@@ -111,7 +111,7 @@ fn under_load(instance: &mut Instance, load: &[&str], count: &[&str], pod: &str,
         .mode();
     assert_eq!(mode & 0o777, 0o600);
     let snapshots = fs::read_dir(data.join("pool/mount/snapshots")).expect("the snapshots");
-    assert_eq!(snapshots.count(), 0, "nothing is kept still any more");
+    assert_eq!(snapshots.count(), 0, "the backup has deleted its snapshots");
     let (newest, node) = (version(&kubectl), kubectl.node_name());
     let secret = ["get", "secret", set, "-o", "jsonpath={.data}"];
     let secrets = kubectl.ok(&secret);

@@ -91,11 +91,11 @@ fn manifests() {
     );
     duplicate_fields(&kubectl);
     immutable_fields(&kubectl);
-    own_annotations(&kubectl);
+    annotations_of_mainstay(&kubectl);
 }
 
-/// An unknown name or value is refused with the list of the supported ones.
-fn own_annotations(kubectl: &Kubectl) {
+/// An unsupported name or value is refused; the message lists the supported names or values.
+fn annotations_of_mainstay(kubectl: &Kubectl) {
     let value = kubectl.fails(&["annotate", "sts", "web", "mainstay.dev/stuck-rollout=Never"]);
     assert_eq!(
         value.trim(),
@@ -335,13 +335,13 @@ fn request_bodies() {
         .expect("half a handshake");
     drop(cut_off);
     let anonymous = curl(&["--insecure", &format!("{config}/api/v1/namespaces")]);
-    let anonymous = anonymous.expect("an answer");
+    let anonymous = anonymous.expect("a response");
     // The server indents responses for curl.
     assert!(
         anonymous.contains("\"reason\": \"Unauthorized\""),
         "{anonymous}"
     );
-    let version = curl(&["--insecure", &format!("{config}/version")]).expect("an answer");
+    let version = curl(&["--insecure", &format!("{config}/version")]).expect("a response");
     assert!(version.contains("gitVersion"), "{version}");
     kubectl.ok(&["get", "nodes"]);
 }

@@ -83,13 +83,13 @@ fn measured(instance: &Instance, more: &[&str]) -> Value {
         assert!(row["serverMicroseconds"].is_u64(), "{row}");
     }
     let watch = report["watch"].as_array().expect("watches");
-    let watchers: Vec<&Value> = watch.iter().map(|one| &one["watchers"]).collect();
+    let watchers: Vec<&Value> = watch.iter().map(|row| &row["watchers"]).collect();
     assert_eq!(watchers, [1, 8]);
-    for one in watch {
-        let median = one["medianWatcher"]["medianMilliseconds"].as_f64();
-        let last = one["lastWatcher"]["medianMilliseconds"].as_f64();
-        assert!(median > Some(0.0) && last >= median, "{one}");
-        assert!(one["bytesPerWatcher"].is_u64(), "{one}");
+    for row in watch {
+        let median = row["medianWatcher"]["medianMilliseconds"].as_f64();
+        let last = row["lastWatcher"]["medianMilliseconds"].as_f64();
+        assert!(median > Some(0.0) && last >= median, "{row}");
+        assert!(row["bytesPerWatcher"].is_u64(), "{row}");
     }
     report
 }

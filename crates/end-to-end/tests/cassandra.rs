@@ -64,14 +64,14 @@ fn the_tutorials_ring() {
 
     // The example's page, with the running ring. A member is drained, stopped, and returns with its data at another
     // address.
-    let logs = shell.beside("kubectl logs -f cassandra-1");
-    let printed = Pasted::beside(&instance).page("examples/cassandra/README.md");
+    let logs = shell.start("kubectl logs -f cassandra-1");
+    let printed = Pasted::for_instance(&instance).page("examples/cassandra/README.md");
     assert!(printed.stdout.matches("\nUN ").count() >= 3, "{printed:#?}");
     wait_for_text("DRAINED", 30, || logs.output());
     wait_ring(&kubectl, 3);
     let read = wait_for_text("value=Ghent", 60, || {
-        let ask = "use app;\nget towns['1'];\n";
-        kubectl.run_with_input(&client("cassandra-1"), ask).stdout
+        let query = "use app;\nget towns['1'];\n";
+        kubectl.run_with_input(&client("cassandra-1"), query).stdout
     });
     assert!(read.contains("Returned 1 results"), "{read}");
 }

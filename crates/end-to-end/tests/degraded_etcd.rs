@@ -1,4 +1,4 @@
-//! A full etcd, and an etcd that has lost members, as seen by a user of kubectl (docs/high-availability.md).
+//! A full etcd, and an etcd that has lost members, as a user of kubectl observes them (docs/high-availability.md).
 
 use std::fs;
 use std::time::Instant;
@@ -78,10 +78,10 @@ fn a_full_etcd_is_told_emptied_and_used_again() {
     // The server checks for a full store every 10 s.
     wait_for("the warning", 60, || {
         let output = server.output();
-        let is_told = output.contains("the store takes nothing new");
-        is_told.then_some(()).ok_or(output)
+        let is_logged = output.contains("the store takes nothing new");
+        is_logged.then_some(()).ok_or(output)
     });
-    etcd.make_room();
+    etcd.reclaim_space();
     server.network.run(|| {
         wait_for("a write", 60, || create(&kubectl, "after").success());
         kubectl.ok(&["label", "configmap", "kept", "a=b"]);
@@ -183,7 +183,7 @@ fn a_member_that_vanishes_without_a_word_is_left() {
         wait_for("the write of the other server", 40, || {
             kubectl.run(&["get", "--raw", path]).success()
         });
-        println!("seen after {:?}", begun.elapsed());
+        println!("observed after {:?}", begun.elapsed());
         wait_for("a write", 30, || create(kubectl, "here").success());
     });
     mend(machines.servers[0].machine(), machines.etcd.machine(0));

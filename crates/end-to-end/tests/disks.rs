@@ -95,7 +95,7 @@ fn a_full_disk_holds_up_what_is_new() {
     kubectl.ok(&["get", "--raw", "/livez"]);
     assert_eq!(pod(&kubectl), before);
 
-    disk.make_room();
+    disk.reclaim_space();
     wait_for("the store to go on", 60, || kubectl.run(&create).success());
     kubectl.ok(&["get", "--raw", "/readyz"]);
     assert_eq!(pod(&kubectl), before);
@@ -119,15 +119,15 @@ fn a_disk_that_does_not_answer_is_waited_for() {
     fs::copy(instance.data().join("kubeconfig"), &config).expect("copy");
     let kubectl = Kubectl::new(&config);
     let before = pod(&kubectl);
-    disk.hold_up();
-    let create = kubectl.beside(&["create", "configmap", "new"]);
+    disk.block_writes();
+    let create = kubectl.start(&["create", "configmap", "new"]);
     // Longer than the time after which a node counts as lost, because a node with a slow disk must not.
     for _ in 0..10 {
         sleep(Duration::from_secs(1));
         assert_eq!(create.output(), "", "acknowledged before it was written");
         assert_eq!(pod(&kubectl), before);
     }
-    disk.let_go();
+    disk.unblock_writes();
     wait_for("the object", 30, || match create.output() {
         text if text == "configmap/new created\n" => Ok(()),
         text => Err(text),
@@ -203,7 +203,7 @@ fn a_start_on_a_full_disk_lets_things_be_deleted() {
             .run(&["delete", "configmap", "old", "--ignore-not-found"])
             .success()
     });
-    disk.make_room();
+    disk.reclaim_space();
     wait_for("the store to go on", 60, || {
         kubectl.run(&["create", "configmap", "new"]).success()
     });

@@ -166,7 +166,7 @@ impl Pod {
         }
     }
 
-    fn asks(&self, kubectl: &Kubectl, to: &Self) -> String {
+    fn curl(&self, kubectl: &Kubectl, to: &Self) -> String {
         let url = format!("http://{}/", to.ip);
         let curl = ["exec", &self.name, "--", "curl", "-s", "-m", "5", &url];
         let output = kubectl.run(&curl);
@@ -174,11 +174,11 @@ impl Pod {
     }
 
     fn reaches(&self, kubectl: &Kubectl, to: &Self) {
-        wait_for_text(&to.name, 120, || self.asks(kubectl, to));
+        wait_for_text(&to.name, 120, || self.curl(kubectl, to));
     }
 
     fn does_not_reach(&self, kubectl: &Kubectl, to: &Self) {
-        let output = self.asks(kubectl, to);
+        let output = self.curl(kubectl, to);
         // The message of curl, which has run.
         assert!(output.contains("terminated with exit code"), "{output}");
     }

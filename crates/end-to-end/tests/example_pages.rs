@@ -8,8 +8,11 @@ use end_to_end::{Pasted, with_registry_of};
 #[test]
 fn the_chart_of_the_readme() {
     let (_registry, instance) = with_registry_of(&[("library/busybox", "1", &busybox())]);
-    let output =
-        Pasted::beside(&instance).part("README.md", "Helm charts install", Some("## Comparison"));
+    let output = Pasted::for_instance(&instance).part(
+        "README.md",
+        "Helm charts install",
+        Some("## Comparison"),
+    );
     let succeeded = "Phase:          Succeeded";
     assert!(output.stdout.contains(succeeded), "{output:#?}");
 }

@@ -48,12 +48,12 @@ impl Terminal {
     }
 
     /// The visible output, from the first line on.
-    fn shown(&self) -> Vec<String> {
+    fn lines(&self) -> Vec<String> {
         let written = fs::read(self.typescript()).unwrap_or_default();
         let written = String::from_utf8_lossy(&written).into_owned();
         // `script` adds a line before and after the output.
         let body = written.split_once('\n').map_or("", |(_, rest)| rest);
-        screen::shown(body, self.size.0, self.size.1)
+        screen::visible_lines(body, self.size.0, self.size.1)
     }
 
     fn kubectl(&self) -> Kubectl {
@@ -68,16 +68,16 @@ impl Terminal {
         input.write_all(b"\x03").expect("press Ctrl-C");
         let status = wait_for("the end", 120, || match child.try_wait() {
             Ok(Some(status)) => Ok(status),
-            _ => Err(self.shown()),
+            _ => Err(self.lines()),
         });
-        assert!(status.success(), "{status}: {:#?}", self.shown());
+        assert!(status.success(), "{status}: {:#?}", self.lines());
     }
 }
 
 impl Drop for Terminal {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
-            eprintln!("--- the terminal:\n{}", self.shown().join("\n"));
+            eprintln!("--- the terminal:\n{}", self.lines().join("\n"));
             let data = self.data();
             mainstay(&["down", "--data-dir", text(&data)]);
             drop(child.kill());
@@ -92,39 +92,39 @@ impl Drop for Terminal {
 fn the_table_stays_whole_in_a_small_terminal() {
     let mut terminal = Terminal::of_size(34, 8);
     terminal.up(&format!("-f {}", example("web.yaml").display()));
-    wait_for_text("Ctrl-C stops the pods", 60, || terminal.shown().join("\n"));
-    let shown = terminal.shown();
-    let table = foot(&shown);
-    assert_eq!(table[0], "statefulset web: 3/3 ready", "{shown:#?}");
+    wait_for_text("Ctrl-C stops the pods", 60, || terminal.lines().join("\n"));
+    let lines = terminal.lines();
+    let table = foot(&lines);
+    assert_eq!(table[0], "statefulset web: 3/3 ready", "{lines:#?}");
     assert!(table[1].starts_with("  ✓ web-0  1/1 Running"), "{table:?}");
     assert_eq!(table.len(), 4, "{table:?}");
-    assert_eq!(tables(&shown), 1, "{shown:#?}");
-    assert!(shown.iter().any(|line| line.contains("INFO")), "{shown:#?}");
+    assert_eq!(tables(&lines), 1, "{lines:#?}");
+    assert!(lines.iter().any(|line| line.contains("INFO")), "{lines:#?}");
 
     // All pods are ready, and the table continues.
     terminal.kubectl().ok(&["scale", "sts/web", "--replicas=9"]);
-    let shown = wait_for("the table of nine", 120, || {
-        let shown = terminal.shown();
-        match foot(&shown).first() {
-            Some(first) if first == "statefulset web: 9/9 ready" => Ok(shown),
-            _ => Err(shown),
+    let lines = wait_for("the table of nine", 120, || {
+        let lines = terminal.lines();
+        match foot(&lines).first() {
+            Some(first) if first == "statefulset web: 9/9 ready" => Ok(lines),
+            _ => Err(lines),
         }
     });
     // The pods have no line any more, because all are ready.
-    assert_eq!(foot(&shown).len(), 1, "{shown:#?}");
-    assert_eq!(tables(&shown), 1, "{shown:#?}");
+    assert_eq!(foot(&lines).len(), 1, "{lines:#?}");
+    assert_eq!(tables(&lines), 1, "{lines:#?}");
     terminal.interrupt();
 
     terminal.up("");
     wait_for("the table of the sets from before", 120, || {
-        let shown = terminal.shown();
+        let lines = terminal.lines();
         let is_ready = |line: &String| line == "statefulset web: 9/9 ready";
-        match shown.iter().any(is_ready) {
+        match lines.iter().any(is_ready) {
             true => Ok(()),
-            false => Err(shown),
+            false => Err(lines),
         }
     });
-    assert_eq!(tables(&terminal.shown()), 1);
+    assert_eq!(tables(&terminal.lines()), 1);
     terminal.interrupt();
 }
 
@@ -199,16 +199,16 @@ fn status_shows_what_there_is() {
     let kubectl = instance.kubectl();
     let data = instance.data();
     let status = |more: &[&str]| ok(&[&["status", "--data-dir", text(&data)], more].concat());
-    let shown = wait_for("all that runs", 90, || {
-        let shown = status(&[]);
+    let status_text = wait_for("all that runs", 90, || {
+        let status_text = status(&[]);
         let parts = [
             "statefulset shop/db: 1/1 ready",
             "deployment front: 1/1 ready",
             "Never",
         ];
-        match parts.iter().all(|part| shown.contains(part)) {
-            true => Ok(shown),
-            false => Err(shown),
+        match parts.iter().all(|part| status_text.contains(part)) {
+            true => Ok(status_text),
+            false => Err(status_text),
         }
     });
     for part in [
@@ -221,10 +221,13 @@ fn status_shows_what_there_is() {
         "  stuck-0  0/1    ErrImageNeverPull",
         &format!("why sts/stuck -n shop --data-dir {}", data.display()),
     ] {
-        assert!(shown.contains(part), "{part:?} is not in\n{shown}");
+        assert!(
+            status_text.contains(part),
+            "{part:?} is not in\n{status_text}"
+        );
     }
     // The cluster's DNS has no endpoints, and does not wait for any.
-    assert!(!shown.contains("kube-dns"), "{shown}");
+    assert!(!status_text.contains("kube-dns"), "{status_text}");
     wait_for_text("shop/stuck-0: 0/1 ErrImageNeverPull (image", 30, || {
         instance.output()
     });
@@ -239,13 +242,16 @@ fn status_shows_what_there_is() {
     );
 
     let reader = reader_of_shop(&kubectl, directory.path());
-    let shown = ok(&["status", "--kubeconfig", text(&reader)]);
-    assert!(shown.contains("statefulset shop/db: 1/1 ready"), "{shown}");
+    let status_text = ok(&["status", "--kubeconfig", text(&reader)]);
     assert!(
-        shown.contains("Note: this is about namespace shop alone"),
-        "{shown}"
+        status_text.contains("statefulset shop/db: 1/1 ready"),
+        "{status_text}"
     );
-    assert!(!shown.contains("deployment front"), "{shown}");
+    assert!(
+        status_text.contains("Note: this is about namespace shop alone"),
+        "{status_text}"
+    );
+    assert!(!status_text.contains("deployment front"), "{status_text}");
     let error = refused(&["status", "-A", "--kubeconfig", text(&reader)]);
     assert!(error.contains("forbidden"), "{error}");
 

@@ -13,10 +13,10 @@ const PODS: [&str; 3] = ["web-0", "web-1", "web-2"];
 /// The page of `mainstay/hello` as JSON.
 fn hello(kubectl: &Kubectl, pod: &str) -> Value {
     let url = format!("http://{}/", kubectl.pod_ip(pod));
-    let page = wait_for(&format!("{pod} to answer"), 60, || {
+    let page = wait_for(&format!("{pod} to respond"), 60, || {
         curl(&["--fail", "-H", "Accept: application/json", &url])
     });
-    serde_json::from_str(&page).expect("hello answers with JSON")
+    serde_json::from_str(&page).expect("hello responds with JSON")
 }
 
 fn visits(kubectl: &Kubectl) -> Vec<u64> {

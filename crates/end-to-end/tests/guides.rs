@@ -10,7 +10,7 @@ use serde_json::json;
 #[test]
 fn the_monitoring_page_can_be_pasted() {
     let instance = Instance::start(&[]);
-    let pasted = Pasted::beside(&instance);
+    let pasted = Pasted::for_instance(&instance);
     let output = pasted.page("docs/monitoring.md");
     for text in [
         "[+]",
@@ -45,7 +45,7 @@ fn the_access_page_can_be_pasted() {
     let instance = Instance::start(&[]);
     // The server has no systemd unit here. The commands after the restart are typed in the directory of the files.
     let restart = ("systemctl restart mainstay", "cd - > /dev/null");
-    let pasted = Pasted::beside(&instance).with(restart.0, restart.1);
+    let pasted = Pasted::for_instance(&instance).with(restart.0, restart.1);
     let output = pasted.page("docs/access.md");
     for text in [
         "jane",
@@ -68,7 +68,7 @@ fn the_access_page_can_be_pasted() {
 #[test]
 fn the_network_policy_page_can_be_pasted() {
     let instance = Instance::start(&[]);
-    let pasted = Pasted::beside(&instance);
+    let pasted = Pasted::for_instance(&instance);
     let output = pasted.page("docs/network-policy.md");
     for text in [
         "default-deny",
@@ -89,7 +89,7 @@ fn the_images_page_can_be_pasted() {
         "--src-tls-verify=false docker://{}/library/redis:7",
         registry.address()
     );
-    let pasted = Pasted::beside(&instance).with("docker://docker.io/library/redis:7", &here);
+    let pasted = Pasted::for_instance(&instance).with("docker://docker.io/library/redis:7", &here);
     let output = pasted.page("docs/images.md");
     for text in [
         "kubernetes.default.svc.cluster.local",
@@ -109,7 +109,7 @@ fn the_tour_can_be_pasted() {
     let instance = Instance::start(&["-f", manifest.to_str().expect("a path in UTF-8")]);
     // The reader continues in another shell when the server prints this, after it has applied the manifest.
     wait_for_text("In another shell", 60, || instance.output());
-    let pasted = Pasted::beside(&instance);
+    let pasted = Pasted::for_instance(&instance);
     let output = pasted.part("README.md", "In another shell", Some("Now Ctrl-C"));
     for text in ["Hello from web-1", "data-web-4", "rolled back", "sts/web"] {
         assert!(output.stdout.contains(text), "{text}: {output:#?}");
@@ -147,7 +147,7 @@ fn an_existing_volume_gets_a_replica() {
     kubectl.wait_ready("db", 1);
     let write = ["sh", "-c", "echo kept > /data/word; sync"];
     kubectl.ok(&[&["exec", "db-0", "--"], &write[..]].concat());
-    Pasted::beside(&instance).part(
+    Pasted::for_instance(&instance).part(
         "docs/storage.md",
         "### A replica for an existing volume",
         Some("## Volumes on other machines"),
@@ -167,7 +167,7 @@ fn an_existing_volume_gets_a_replica() {
 #[test]
 fn the_snapshot_page_can_be_pasted() {
     let instance = Instance::start(&[]);
-    let pasted = Pasted::beside(&instance);
+    let pasted = Pasted::for_instance(&instance);
     let output = pasted.part(
         "docs/storage.md",
         "## Snapshots and copies",

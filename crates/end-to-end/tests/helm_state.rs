@@ -13,14 +13,14 @@ fn releases_of_a_stateful_chart() {
     let chart = charts.join("well").display().to_string();
     kubectl.ok(&["create", "configmap", "given", "--from-literal=word=hello"]);
     let helm = Helm::new(&instance);
-    asked_while_rendering(&helm, &kubectl, &chart);
+    lookups_while_rendering(&helm, &kubectl, &chart);
     by_the_server(&helm, &kubectl, &chart);
     by_the_client(&helm, &kubectl, &chart);
     in_config_maps(&helm.with_driver("configmap"), &kubectl, &chart);
 }
 
 /// kubectl.md 7.1, 7.8: versions, kinds and objects that a chart looks up; nothing is stored.
-fn asked_while_rendering(helm: &Helm, kubectl: &Kubectl, chart: &str) {
+fn lookups_while_rendering(helm: &Helm, kubectl: &Kubectl, chart: &str) {
     let expected = [
         "given: \"hello\"",
         "version: \"v1.36.0+mainstay",

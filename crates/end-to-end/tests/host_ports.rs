@@ -34,7 +34,7 @@ fn page(address: &str, port: u16) -> Result<String, String> {
 }
 
 #[track_caller]
-fn answers(address: &str, port: u16, expected: &str) {
+fn wait_for_page(address: &str, port: u16, expected: &str) {
     wait_for(
         &format!("{expected} at {address}:{port}"),
         30,
@@ -68,9 +68,9 @@ fn a_port_of_the_node_is_one_pods_and_answers_everybody() {
     let on_localhost = json!({"containerPort": 80, "hostPort": PORT + 1, "hostIP": "127.0.0.1"});
     kubectl.apply(&pod("inside", &on_localhost).to_string());
     kubectl.wait_pods_ready(&["pod/first", "pod/inside"]);
-    answers(&node, PORT, "first");
-    answers("127.0.0.1", PORT, "first");
-    answers("127.0.0.1", PORT + 1, "inside");
+    wait_for_page(&node, PORT, "first");
+    wait_for_page("127.0.0.1", PORT, "first");
+    wait_for_page("127.0.0.1", PORT + 1, "inside");
     assert!(page(&node, PORT + 1).is_err(), "on 127.0.0.1 alone");
     // From another pod, and from the pod itself.
     for from in ["inside", "first"] {
@@ -108,7 +108,7 @@ fn a_port_of_the_node_is_one_pods_and_answers_everybody() {
     // The port is released with its pod, and the next pod gets it.
     kubectl.ok(&["delete", "pod", "first"]);
     kubectl.wait_pods_ready(&["pod/second"]);
-    answers("127.0.0.1", PORT, "second");
+    wait_for_page("127.0.0.1", PORT, "second");
     kubectl.ok(&["delete", "pod", "second"]);
     wait_for("the port to close", 30, || match page(&node, PORT) {
         Err(_) => Ok(()),

@@ -65,7 +65,7 @@ struct Random(StdRng);
 
 impl Random {
     fn of_this_run() -> Self {
-        let given = std::env::var(SEED)
+        let from_environment = std::env::var(SEED)
             .ok()
             .map(|seed| seed.parse().expect("a seed"));
         let now = || {
@@ -73,7 +73,7 @@ impl Random {
                 .duration_since(UNIX_EPOCH)
                 .expect("a time after 1970")
         };
-        let seed = given.unwrap_or_else(|| u64::from(now().subsec_nanos()) + 1);
+        let seed = from_environment.unwrap_or_else(|| u64::from(now().subsec_nanos()) + 1);
         println!("{SEED}={seed}");
         Self(StdRng::seed_from_u64(seed))
     }
@@ -175,7 +175,7 @@ fn set(book: &Path) -> Value {
 
 /// Sends a request that may be too late, or name an object that does not exist.
 fn try_to(api: &Api, method: Method, path: &str, object: Option<&Value>) {
-    match api.ask(method, path, object) {
+    match api.request(method, path, object) {
         Ok(_) => {}
         Err(kube::Error::Api(status)) if [404, 409].contains(&status.code) => {}
         Err(error) => panic!("{path}: {error}"),
@@ -188,7 +188,7 @@ fn scale(api: &Api, replicas: u64) {
         "metadata": {"name": "web", "namespace": "default"}, "spec": {"replicas": replicas},
     });
     let path = format!("{SET}/web/scale");
-    api.ask(Method::PUT, &path, Some(&scale))
+    api.request(Method::PUT, &path, Some(&scale))
         .expect("scale the set");
 }
 
@@ -217,7 +217,7 @@ fn act(random: &mut Random, api: &Api, book: &Path) {
         _ => {
             let name = random.of(&[name, of_set]);
             let part = random.of(&["main", "side"]);
-            File::create(book.join(format!("crash.{name}.{part}"))).expect("ask for a crash");
+            File::create(book.join(format!("crash.{name}.{part}"))).expect("request a crash");
         }
     }
 }
@@ -313,7 +313,7 @@ fn settle(api: &Api, book: &Path) -> Vec<Value> {
 }
 
 fn list(api: &Api) -> Vec<Value> {
-    let mut list = api.ask(Method::GET, POD, None).expect("list the pods");
+    let mut list = api.request(Method::GET, POD, None).expect("list the pods");
     serde_json::from_value(list["items"].take()).expect("a list")
 }
 
@@ -392,12 +392,12 @@ fn left_of_pods(instance: &Instance, book: &Path) -> Vec<String> {
             .iter()
             .map(|pid| format!("shim {pid}")),
     );
-    let is_held = |path: &PathBuf| {
+    let is_locked = |path: &PathBuf| {
         path.file_name()
             .is_some_and(|name| name.to_string_lossy().starts_with("lock."))
             && File::open(path).is_ok_and(|file| file.try_lock().is_err())
     };
-    left.extend(entries(book).into_iter().filter(is_held).map(display));
+    left.extend(entries(book).into_iter().filter(is_locked).map(display));
     left
 }
 

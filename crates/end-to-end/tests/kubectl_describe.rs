@@ -12,7 +12,7 @@ fn describing_and_administering() {
     kubectl.ok(&["create", "service", "clusterip", "web", "--tcp=80"]);
     kubectl.wait_ready("web", 2);
     sets(&kubectl);
-    what_belongs_to_a_set(&kubectl);
+    objects_of_a_set(&kubectl);
     nodes_and_namespaces(&kubectl);
     events(&kubectl);
     waiting(&kubectl);
@@ -64,7 +64,7 @@ fn sets(kubectl: &Kubectl) {
 }
 
 /// kubectl.md 4.2, 4.3
-fn what_belongs_to_a_set(kubectl: &Kubectl) {
+fn objects_of_a_set(kubectl: &Kubectl) {
     let describe = |object: &str| kubectl.ok(&["describe", object]);
     has(
         &describe("pod/web-0"),
@@ -98,7 +98,7 @@ fn what_belongs_to_a_set(kubectl: &Kubectl) {
     let service = describe("service/web");
     has(&service, &["Selector: app=web", "Port: 80 80/TCP"]);
     assert!(
-        addresses.iter().all(|one| service.contains(one)),
+        addresses.iter().all(|address| service.contains(address)),
         "{service}"
     );
     has(
@@ -167,7 +167,7 @@ fn events(kubectl: &Kubectl) {
     });
     assert_eq!(both[0].lines().count(), 2, "{both:?}");
     assert_eq!(both[1].lines().count(), 2, "{both:?}");
-    let watch = kubectl.beside(&["events", "--watch", "--for=pod/late"]);
+    let watch = kubectl.start(&["events", "--watch", "--for=pod/late"]);
     let image = "--image=mainstay/hello";
     kubectl.ok(&["run", "late", image]);
     kubectl.wait_pods_ready(&["pod/late"]);

@@ -1,6 +1,6 @@
 //! Common options of all commands, and `get` in all its forms, by the standard client (kubectl.md 0 and 1).
 
-use end_to_end::beside::Beside;
+use end_to_end::background::BackgroundProgram;
 use end_to_end::stateful_set::web;
 use end_to_end::{Instance, Kubectl, text, wait_for, wait_for_text, words};
 
@@ -10,20 +10,20 @@ fn reading_with_the_stock_client() {
     let kubectl = instance.kubectl();
     kubectl.apply(&web(2).to_string());
     kubectl.wait_ready("web", 2);
-    errors_are_told(&kubectl);
-    strangers_are_turned_away(&kubectl);
+    errors_are_reported(&kubectl);
+    unauthorised_clients_are_refused(&kubectl);
     discovery_and_documents(&kubectl);
     pages_and_selectors(&kubectl);
     managers_are_recorded(&kubectl.in_new_namespace("managers"));
     tables(&kubectl);
     forms_of_the_client(&kubectl);
     the_category_all(&kubectl);
-    nothing_found(&kubectl);
+    empty_lists(&kubectl);
     events_of_a_watch(&kubectl.in_new_namespace("watched"));
 }
 
 /// kubectl.md 0.5, 0.6, 0.8: the client's output for a `Status` and for warnings.
-fn errors_are_told(kubectl: &Kubectl) {
+fn errors_are_reported(kubectl: &Kubectl) {
     assert_eq!(
         kubectl.fails(&["get", "pod", "none"]),
         "Error from server (NotFound): pods \"none\" not found\n"
@@ -50,7 +50,7 @@ fn errors_are_told(kubectl: &Kubectl) {
 }
 
 /// kubectl.md 0.1: clients without credentials, with wrong credentials, and without rights.
-fn strangers_are_turned_away(kubectl: &Kubectl) {
+fn unauthorised_clients_are_refused(kubectl: &Kubectl) {
     let nobody = kubectl.with_token("no.such.token");
     let refused = nobody.fails(&["get", "pods"]);
     assert!(
@@ -180,7 +180,7 @@ fn managers_are_recorded(kubectl: &Kubectl) {
     let of_deployment = managers("deployment/w");
     for name in ["kubectl-create", "kubectl-set", "kubectl-rollout"] {
         assert!(
-            of_deployment.iter().any(|one| one == name),
+            of_deployment.iter().any(|manager| manager == name),
             "{of_deployment:?}"
         );
     }
@@ -275,7 +275,7 @@ fn the_category_all(kubectl: &Kubectl) {
 }
 
 /// kubectl.md 1.7
-fn nothing_found(kubectl: &Kubectl) {
+fn empty_lists(kubectl: &Kubectl) {
     let message = |arguments: &[&str]| kubectl.run(arguments).stderr;
     assert_eq!(
         message(&["get", "jobs"]),
@@ -302,7 +302,7 @@ fn events_of_a_watch(kubectl: &Kubectl) {
         r#"{"data":{"a":"b"}}"#,
     ]);
     kubectl.ok(&["delete", "configmap", "during"]);
-    let rows = |watch: Beside, name: &str| -> Vec<String> {
+    let rows = |watch: BackgroundProgram, name: &str| -> Vec<String> {
         let printed = wait_for_text("DELETED", 60, || watch.output());
         let rows = words(&printed);
         assert_eq!(rows[0], ["EVENT", "NAME", "DATA", "AGE"], "{printed}");

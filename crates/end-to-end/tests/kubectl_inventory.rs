@@ -11,7 +11,7 @@ fn everything_that_charts_touch() {
     served(&kubectl);
     keeps_objects(&kubectl);
     devices(&kubectl);
-    own_groups_are_available(&kubectl);
+    local_groups_are_available(&kubectl);
     policies(&kubectl.in_new_namespace("policies"));
     reviews(&kubectl);
     flows(&kubectl);
@@ -202,7 +202,7 @@ fn devices(kubectl: &Kubectl) {
 }
 
 /// kubectl.md 10.5
-fn own_groups_are_available(kubectl: &Kubectl) {
+fn local_groups_are_available(kubectl: &Kubectl) {
     let listed = kubectl.ok(&["get", "apiservices", "--no-headers"]);
     let rows: Vec<Vec<&str>> = listed
         .lines()
@@ -260,7 +260,7 @@ spec:
 
 /// kubectl.md 10.5: reviews, which get a response and are not stored.
 fn reviews(kubectl: &Kubectl) {
-    let ask = |kind: &str, group: &str, spec: &str| {
+    let status_of = |kind: &str, group: &str, spec: &str| {
         let spec = match spec {
             "" => String::new(),
             spec => format!(", spec: {spec}"),
@@ -275,30 +275,30 @@ fn reviews(kubectl: &Kubectl) {
     let attributes = format!("{{resourceAttributes: {pods}}}");
     let jane = format!("{{user: jane, resourceAttributes: {pods}}}");
     assert_eq!(
-        ask("SelfSubjectAccessReview", authorization, &attributes)["allowed"],
+        status_of("SelfSubjectAccessReview", authorization, &attributes)["allowed"],
         true
     );
     assert_eq!(
-        ask("SubjectAccessReview", authorization, &jane)["allowed"],
+        status_of("SubjectAccessReview", authorization, &jane)["allowed"],
         false
     );
     assert_eq!(
-        ask("LocalSubjectAccessReview", authorization, &jane)["allowed"],
+        status_of("LocalSubjectAccessReview", authorization, &jane)["allowed"],
         false
     );
-    let rules = ask(
+    let rules = status_of(
         "SelfSubjectRulesReview",
         authorization,
         "{namespace: default}",
     );
     assert!(rules["resourceRules"].is_array(), "{rules}");
     let authentication = "authentication.k8s.io";
-    let me = ask("SelfSubjectReview", authentication, "");
+    let me = status_of("SelfSubjectReview", authentication, "");
     assert_eq!(me["userInfo"]["username"], "mainstay-admin");
     kubectl.ok(&["create", "serviceaccount", "asked"]);
     let token = kubectl.ok(&["create", "token", "asked"]);
     let token = format!("{{token: {}}}", token.trim());
-    let token_review = ask("TokenReview", authentication, &token);
+    let token_review = status_of("TokenReview", authentication, &token);
     let name = "system:serviceaccount:default:asked";
     assert_eq!(
         (

@@ -7,8 +7,8 @@ use end_to_end::{Instance, Kubectl, text};
 fn writing_with_the_stock_client() {
     let instance = Instance::start(&[]);
     let kubectl = instance.kubectl();
-    made_and_made_again(&kubectl.in_new_namespace("made"));
-    made_by_the_client(&kubectl.in_new_namespace("generated"));
+    created_twice(&kubectl.in_new_namespace("made"));
+    created_by_the_client(&kubectl.in_new_namespace("generated"));
     applied(&kubectl.in_new_namespace("applied"));
     pruned(&kubectl.in_new_namespace("pruned"));
     compared_replaced_and_edited(&kubectl.in_new_namespace("edited"));
@@ -21,7 +21,7 @@ fn writing_with_the_stock_client() {
 const MAP: &str = "{apiVersion: v1, kind: ConfigMap, metadata: {name: c}, data: {a: b}}";
 
 /// kubectl.md 2.1
-fn made_and_made_again(kubectl: &Kubectl) {
+fn created_twice(kubectl: &Kubectl) {
     let set = web(0).to_string();
     let create = ["create", "-f", "-"];
     assert_eq!(
@@ -37,7 +37,7 @@ fn made_and_made_again(kubectl: &Kubectl) {
 }
 
 /// kubectl.md 2.2: objects that the client builds by itself.
-fn made_by_the_client(kubectl: &Kubectl) {
+fn created_by_the_client(kubectl: &Kubectl) {
     for (what, created) in [
         ("configmap c --from-literal=a=b", "configmap/c"),
         ("secret generic s --from-literal=a=b", "secret/s"),

@@ -24,6 +24,7 @@ mod debug_and_top;
 mod debug_images;
 mod degraded_etcd;
 mod disks;
+mod ecosystem;
 mod encrypted_traffic;
 mod endings;
 mod example_pages;

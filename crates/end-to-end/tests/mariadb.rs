@@ -10,7 +10,7 @@ use end_to_end::{Kubectl, Page, Shell, example, wait_for, wait_for_text, with_re
 const PODS: [&str; 3] = ["mariadb-0", "mariadb-1", "mariadb-2"];
 
 /// The response of a member to a query, column by column.
-fn ask(kubectl: &Kubectl, pod: &str, sql: &str) -> Result<String, String> {
+fn query(kubectl: &Kubectl, pod: &str, sql: &str) -> Result<String, String> {
     let client = format!("MYSQL_PWD=$ROOT_PASSWORD mariadb -u root -N -e \"{sql}\"");
     let output = kubectl.run(&["exec", pod, "-c", "mariadb", "--", "sh", "-c", &client]);
     output.success().map_err(|output| output.stderr)
@@ -47,7 +47,7 @@ fn no_acknowledged_row_is_lost() {
     who_follows_whom(&page.paste("", Some(writer)).stdout);
     kubectl.wait_ready("mariadb", 3);
     for (ordinal, pod) in PODS.iter().enumerate() {
-        let id = ask(&kubectl, pod, "SELECT @@server_id");
+        let id = query(&kubectl, pod, "SELECT @@server_id");
         assert_eq!(id, Ok(format!("{}\n", 100 + ordinal)));
     }
     page.paste(writer, Some("Now cause failures"));
@@ -127,7 +127,7 @@ fn who_follows_whom(output: &str) {
 fn more_replicas(kubectl: &Kubectl, page: &Page) {
     page.paste("## One more replica", None);
     kubectl.wait_ready("mariadb", 4);
-    let id = ask(kubectl, "mariadb-3", "SELECT @@server_id");
+    let id = query(kubectl, "mariadb-3", "SELECT @@server_id");
     assert_eq!(id, Ok("103\n".into()));
     let claim = || kubectl.json(&["get", "pvc", "data-mariadb-2"])["metadata"]["uid"].clone();
     let before = claim();
@@ -144,7 +144,7 @@ fn no_empty_primary(kubectl: &Kubectl, shell: &Shell) {
     wait_for_text(message, 60, || {
         shell.run("kubectl logs mariadb-0 -c prepare").stdout
     });
-    let rows = ask(
+    let rows = query(
         kubectl,
         "mariadb-2",
         "SELECT COUNT(*) > 25 FROM app.counted",
@@ -162,13 +162,13 @@ fn nothing_is_missing(kubectl: &Kubectl, page: &Page) {
     assert!(acknowledged.len() > 25, "{}", acknowledged.len());
     for pod in PODS.into_iter().chain(["mariadb-3"]) {
         wait_for(&format!("all rows at {pod}"), 60, || {
-            let rows = ask(kubectl, pod, "SELECT n FROM app.counted")?;
+            let rows = query(kubectl, pod, "SELECT n FROM app.counted")?;
             let present = numbers(&rows);
             let missing: Vec<&u64> = acknowledged.difference(&present).collect();
             if missing.is_empty() {
                 Ok(())
             } else {
-                let state = ask(kubectl, pod, "SHOW SLAVE STATUS");
+                let state = query(kubectl, pod, "SHOW SLAVE STATUS");
                 Err(format!("missing: {missing:?}; {state:?}"))
             }
         });

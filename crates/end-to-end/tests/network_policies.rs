@@ -55,20 +55,22 @@ fn policy(kubectl: &Kubectl, spec: &str) {
     assert!(!output.contains("Warning"), "{output}");
 }
 
-fn asks(from: &Network, address: &str) -> Result<String, String> {
+fn get_page(from: &Network, address: &str) -> Result<String, String> {
     let url = format!("http://{address}/");
     from.run(|| curl(&["--fail", "--max-time", "2", &url]))
 }
 
 #[track_caller]
 fn reaches(from: &Network, address: &str) {
-    wait_for(&format!("a page of {address}"), 60, || asks(from, address));
+    wait_for(&format!("a page of {address}"), 60, || {
+        get_page(from, address)
+    });
 }
 
 #[track_caller]
 fn is_denied(from: &Network, address: &str) {
     let what = format!("silence of {address}");
-    wait_for(&what, 60, || match asks(from, address) {
+    wait_for(&what, 60, || match get_page(from, address) {
         Err(_) => Ok(()),
         Ok(page) => Err(page),
     });

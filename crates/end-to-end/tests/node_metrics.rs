@@ -113,7 +113,7 @@ fn the_node_of_up_serves_its_api_as_others_do() {
     let response = curl(&["--cacert", &authority, "--header", &reader, &url]);
     assert!(
         response
-            .expect("a trusted answer")
+            .expect("a trusted response")
             .contains("kubelet_running_pods ")
     );
 }
@@ -142,7 +142,9 @@ fn kubelet(kubectl: &Kubectl) -> (String, Option<u64>) {
     let node = kubectl.json(&["get", "node", &kubectl.node_name()]);
     let status = &node["status"];
     let addresses = status["addresses"].as_array().expect("addresses");
-    let internal = addresses.iter().find(|one| one["type"] == "InternalIP");
+    let internal = addresses
+        .iter()
+        .find(|address| address["type"] == "InternalIP");
     let address = internal.expect("an address")["address"].as_str();
     let port = status["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64();
     (address.expect("a text").to_owned(), port)
@@ -176,7 +178,7 @@ fn get_metrics(url: &str, header: Option<&str>) -> (String, String) {
         url,
     ];
     arguments.extend(header.iter().flat_map(|header| ["--header", *header]));
-    let response = curl(&arguments).expect("an answer");
+    let response = curl(&arguments).expect("a response");
     let (body, status) = response.rsplit_once('\n').expect("a status");
     (status.to_owned(), body.to_owned())
 }

@@ -84,7 +84,7 @@ fn a_set_whose_pods_are_driven_out_comes_back_with_its_data() {
         assert!(node.contains(text), "{text}: {node}");
     }
 
-    on_disk.disk.make_room();
+    on_disk.disk.reclaim_space();
     wait_for_text("False", 60, || disk_pressure(&kubectl));
     kubectl.wait_ready("web", 2);
     wait_for("other pods", 60, || {

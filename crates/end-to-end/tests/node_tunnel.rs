@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use end_to_end::lan::{Lan, Role, cut, ip, mend};
 use end_to_end::{Kubectl, wait_for};
 
-use crate::nodes::{WEB, client_reaches, client_sees_usage, wait_for_way};
+use crate::nodes::{WEB, client_reaches, client_sees_usage, wait_for_path};
 
 /// The address in the Node object. Packets to this address are lost.
 const HIDDEN: &str = "10.77.0.2";
@@ -71,11 +71,11 @@ fn a_hidden_node_is_reached_through_its_tunnel() {
         kubectl.apply(&WEB.replace("replicas: 2", "replicas: 1"));
         kubectl.wait_ready("web", 1);
         client_reaches(&kubectl, "web-0", directory.path());
-        says_back(&kubectl);
+        echoes_input(&kubectl);
         has_a_terminal(&kubectl);
         follows_logs(&kubectl);
         client_sees_usage(&kubectl, 1);
-        wait_for_way(&kubectl, "n1", "Tunnel");
+        wait_for_path(&kubectl, "n1", "Tunnel");
         let connections = "mainstay_node_connections_total";
         let direct = format!("{connections}{{way=\"direct\",result=\"success\"}} ");
         assert_eq!(metric(&kubectl, &direct), Ok(0));
@@ -96,7 +96,7 @@ fn a_hidden_node_is_reached_through_its_tunnel() {
         let refused = kubectl.run(&["exec", "web-0", "--", "hostname"]);
         let reason = "the node has no tunnel to this server";
         assert!(refused.stderr.contains(reason), "{refused:?}");
-        wait_for_way(&kubectl, "n1", "NoWay");
+        wait_for_path(&kubectl, "n1", "NoWay");
     });
     mend(server.machine(), node.machine());
     server.network.run(|| wait_for_exec(&kubectl));
@@ -107,7 +107,7 @@ fn a_hidden_node_is_reached_through_its_tunnel() {
 }
 
 /// The input of a command is returned, in parts.
-fn says_back(kubectl: &Kubectl) {
+fn echoes_input(kubectl: &Kubectl) {
     let mut command = kubectl.command(&["exec", "-i", "web-0", "--", "cat"]);
     let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().expect("start kubectl");

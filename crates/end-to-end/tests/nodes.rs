@@ -76,7 +76,7 @@ impl Machines {
         }
     }
 
-    /// Adds or removes a further address of the server, which stands for another server of the cluster.
+    /// Adds or removes a further address of the server, which represents another server of the cluster.
     fn second_address(&self, action: &str) {
         let change = format!("address {action} {SECOND}/24 dev eth0");
         self.server.network.run(|| ip(&change));
@@ -111,7 +111,7 @@ fn two_machines_join_a_server() {
         let [one, two] = machines.nodes.each_ref().map(|node| &*node.address);
         monitoring_reads_nodes(&kubectl, &[("n1", one), ("n2", two)]);
         pods_reach_each_other(&kubectl);
-        wait_for_way(&kubectl, "n1", "Address");
+        wait_for_path(&kubectl, "n1", "Address");
     });
     a_server_vanishes(&machines, &kubectl);
     a_second_agent_is_refused(&machines, &kubectl);
@@ -200,7 +200,7 @@ fn nodes_are_ready(kubectl: &Kubectl) {
 
 /// The condition of a node names the path by which the server reaches its kubelet API.
 #[track_caller]
-pub fn wait_for_way(kubectl: &Kubectl, node: &str, reason: &str) {
+pub fn wait_for_path(kubectl: &Kubectl, node: &str, reason: &str) {
     let condition = "@.type==\"mainstay.dev/KubeletReachable\"";
     let path = format!("jsonpath={{.status.conditions[?({condition})].reason}}");
     wait_for_text(reason, 240, || {
@@ -449,7 +449,7 @@ fn a_node_leaves(machines: &mut Machines, kubectl: &Kubectl, url: &str, token: &
     assert!(message.contains("data-web-"), "{message}");
     assert!(message.contains("nothing was changed"), "{message}");
     let forced = [&with_admin[..], &["--force"]].concat();
-    let message = node.ended_by(|| ok(&forced));
+    let message = node.stop_by(|| ok(&forced));
     for step in [
         "node n2 cordoned",
         "evicted",

@@ -27,10 +27,10 @@ impl Balancer {
     fn start(address: &str, servers: Vec<String>) -> Self {
         let listener = TcpListener::bind((address, PORT)).expect("listen");
         let is_over = Arc::new(AtomicBool::new(false));
-        let ends = Arc::clone(&is_over);
+        let is_stopped = Arc::clone(&is_over);
         thread::spawn(move || {
             for client in listener.incoming() {
-                if ends.load(Ordering::SeqCst) {
+                if is_stopped.load(Ordering::SeqCst) {
                     return;
                 }
                 let connect = |address: &String| TcpStream::connect((address.as_str(), PORT)).ok();
@@ -164,7 +164,7 @@ fn servers_are_verified_by_the_name_that_clients_use() {
     assert!(namespaces.stdout.ends_with(" 401"), "{namespaces:?}");
 
     machines.servers[0].kill();
-    wait_for("an answer of the other server", 60, || {
+    wait_for("a response of the other server", 60, || {
         client.kubectl(&["get", "configmap", "by-name"]).success()
     });
     wait_for("the health of the other server", 60, || {

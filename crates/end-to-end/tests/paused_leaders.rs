@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
-use end_to_end::beside::Beside;
+use end_to_end::background::BackgroundProgram;
 use end_to_end::lan::Role;
 use end_to_end::servers::ServersOnEtcd;
 use end_to_end::{Kubectl, text, wait_for, wait_for_text};
@@ -60,9 +60,9 @@ struct Cluster {
     written: Vec<String>,
     /// The ConfigMaps, the pods with their UIDs, and the leaders with the begin of each lead, as kubectl prints them
     /// from another server.
-    config_maps: Beside,
-    pods: Beside,
-    leads: Beside,
+    config_maps: BackgroundProgram,
+    pods: BackgroundProgram,
+    leads: BackgroundProgram,
 }
 
 /// The Lease of the controllers as `HOLDER BEGIN`.

@@ -68,7 +68,7 @@ fn a_running_pod_gets_other_resources() {
     let kubectl = instance.kubectl();
     kubectl.apply(POD);
     kubectl.wait_pods_ready(&["pod/sized"]);
-    wait(&kubectl, "what it asked for", |pod| {
+    wait(&kubectl, "the requested resources", |pod| {
         has(pod, "100m", "64Mi", 0)
     });
 

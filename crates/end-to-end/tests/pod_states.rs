@@ -230,7 +230,7 @@ fn each_verb_has_its_answer_in_each_state() {
         check(&kubectl, row);
     }
     // A client that follows or is attached gets the last lines of a pod that ends.
-    let mut listeners = [Follow, Attach].map(|verb| kubectl.beside(&words(verb, "talking")));
+    let mut listeners = [Follow, Attach].map(|verb| kubectl.start(&words(verb, "talking")));
     for listener in &listeners {
         wait_for_text("talk\n", 240, || listener.output());
     }

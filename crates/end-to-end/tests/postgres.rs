@@ -5,7 +5,7 @@ use end_to_end::process::kill_in_pod;
 use end_to_end::{Kubectl, Page, Shell, example, wait_for, with_registry_of};
 
 /// The response of a member, or its error.
-fn ask(kubectl: &Kubectl, pod: &str, sql: &str) -> Result<String, String> {
+fn query(kubectl: &Kubectl, pod: &str, sql: &str) -> Result<String, String> {
     let client = [
         "psql",
         "-U",
@@ -22,9 +22,9 @@ fn ask(kubectl: &Kubectl, pod: &str, sql: &str) -> Result<String, String> {
 }
 
 #[track_caller]
-fn wait_answer(kubectl: &Kubectl, pod: &str, sql: &str, expected: &str) {
+fn wait_for_result(kubectl: &Kubectl, pod: &str, sql: &str, expected: &str) {
     wait_for(&format!("{expected} from {pod}"), 60, || {
-        let output = ask(kubectl, pod, sql);
+        let output = query(kubectl, pod, sql);
         if output.as_deref() == Ok(expected) {
             Ok(())
         } else {
@@ -48,34 +48,34 @@ fn replicas_follow_the_primary() {
         .any(|line| line.contains(&address) && line.contains("streaming"));
     assert!(streams, "{output}");
     kubectl.wait_ready("postgres", 2);
-    wait_answer(&kubectl, "postgres-1", "SELECT pg_is_in_recovery()", "t");
+    wait_for_result(&kubectl, "postgres-1", "SELECT pg_is_in_recovery()", "t");
     let streaming = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
     let names = "SELECT string_agg(name, ' ' ORDER BY name) FROM towns";
     let add = |town: &str| format!("INSERT INTO towns VALUES ('{town}')");
-    let refused = ask(&kubectl, "postgres-1", &add("Bruges"));
+    let refused = query(&kubectl, "postgres-1", &add("Bruges"));
     let refused = refused.expect_err("a replica takes no writes");
     assert!(refused.contains("read-only transaction"), "{refused}");
 
     // An additional replica copies the data.
     page.paste("This command adds a replica", None);
     kubectl.wait_ready("postgres", 3);
-    wait_answer(&kubectl, "postgres-2", names, "Ghent");
-    wait_answer(&kubectl, "postgres-0", streaming, "2");
+    wait_for_result(&kubectl, "postgres-2", names, "Ghent");
+    wait_for_result(&kubectl, "postgres-0", streaming, "2");
 
     // The primary returns with its data and its name, and is followed again.
     page.ok("kubectl delete pod postgres-0");
     page.finish();
     kubectl.wait_ready("postgres", 3);
-    wait_answer(&kubectl, "postgres-0", streaming, "2");
-    let more = ask(&kubectl, "postgres-0", &add("Leuven"));
+    wait_for_result(&kubectl, "postgres-0", streaming, "2");
+    let more = query(&kubectl, "postgres-0", &add("Leuven"));
     assert_eq!(more.as_deref(), Ok("INSERT 0 1"));
     // The primary crashes: acknowledged writes are in its log.
-    let more = ask(&kubectl, "postgres-0", &add("Mons"));
+    let more = query(&kubectl, "postgres-0", &add("Mons"));
     assert_eq!(more.as_deref(), Ok("INSERT 0 1"));
     kill_in_pod(&kubectl, "postgres-0", "postgres");
-    wait_answer(&kubectl, "postgres-0", streaming, "2");
+    wait_for_result(&kubectl, "postgres-0", streaming, "2");
     for pod in ["postgres-0", "postgres-1", "postgres-2"] {
-        wait_answer(&kubectl, pod, names, "Ghent Leuven Mons");
+        wait_for_result(&kubectl, pod, names, "Ghent Leuven Mons");
     }
     let read = "psql -h postgres-read -U postgres -Atc 'SELECT count(*) FROM towns'";
     let read = format!("kubectl exec postgres-1 -c postgres -- env PGPASSWORD=change-me {read}");

@@ -134,8 +134,8 @@ fn the_important_come_first() {
     ] {
         wait_for(expected, 60, || {
             let message = kubectl.ok(&["get", "--raw", "/metrics"]);
-            let is_told = message.lines().any(|line| line == expected);
-            if is_told { Ok(()) } else { Err(message) }
+            let is_reported = message.lines().any(|line| line == expected);
+            if is_reported { Ok(()) } else { Err(message) }
         });
     }
     kubectl.ok(&["delete", "pod", "important"]);

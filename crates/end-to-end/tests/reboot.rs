@@ -170,7 +170,7 @@ fn address_of(kubectl: &Kubectl, client_pod: &str, name: &str) -> String {
     output.stdout
 }
 
-fn peers_are_found(kubectl: &Kubectl) {
+fn names_of_peers_resolve(kubectl: &Kubectl) {
     for (client_pod, name) in [("db-0", "db-1"), ("db-1", "db-0")] {
         let address = format!("Address: {}\n", kubectl.pod_ip(name));
         let full = format!("{name}.db.default.svc.cluster.local");
@@ -202,7 +202,7 @@ fn identities_and_data_come_back() {
             let mounts = read(&kubectl, pod, "/proc/mounts");
             assert!(mounts.contains(" /fast tmpfs "), "{mounts}");
         }
-        peers_are_found(&kubectl);
+        names_of_peers_resolve(&kubectl);
         let uids = PODS.map(|pod| kubectl.pod_uid(pod));
         let group = process::control_group(process::of_pod(&kubectl, "db-0", "sh"));
         (registry, Machine { instance, group }, uids)
@@ -235,7 +235,7 @@ fn identities_and_data_come_back() {
                 format!("{pod}\n")
             );
         }
-        peers_are_found(&kubectl);
+        names_of_peers_resolve(&kubectl);
         // A pod that must not be restarted has failed.
         kubectl.wait_phase("once", "Failed");
     });

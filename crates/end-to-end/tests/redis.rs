@@ -9,7 +9,7 @@ use end_to_end::{Kubectl, Page, Shell, example, wait_for, with_registry_of};
 const PATIENCE: u64 = 120;
 
 /// The output of redis-cli in a pod, or its error.
-fn ask(kubectl: &Kubectl, pod: &str, command: &str) -> Result<String, String> {
+fn redis_cli(kubectl: &Kubectl, pod: &str, command: &str) -> Result<String, String> {
     let mut words = vec!["exec", pod, "--", "redis-cli", "--raw"];
     words.extend(command.split(' '));
     let response = kubectl.run(&words).success();
@@ -18,8 +18,8 @@ fn ask(kubectl: &Kubectl, pod: &str, command: &str) -> Result<String, String> {
 }
 
 /// The output if it contains this text, or the error.
-fn answers(kubectl: &Kubectl, pod: &str, command: &str, expected: &str) -> Result<(), String> {
-    let output = ask(kubectl, pod, command)?;
+fn check_output(kubectl: &Kubectl, pod: &str, command: &str, expected: &str) -> Result<(), String> {
+    let output = redis_cli(kubectl, pod, command)?;
     match output.contains(expected) {
         true => Ok(()),
         false => Err(format!("{command} at {pod}: {output}")),
@@ -27,9 +27,9 @@ fn answers(kubectl: &Kubectl, pod: &str, command: &str, expected: &str) -> Resul
 }
 
 #[track_caller]
-fn wait_answer(kubectl: &Kubectl, pod: &str, command: &str, expected: &str) {
+fn wait_for_output(kubectl: &Kubectl, pod: &str, command: &str, expected: &str) {
     wait_for(&format!("{command} at {pod}: {expected}"), PATIENCE, || {
-        answers(kubectl, pod, command, expected)
+        check_output(kubectl, pod, command, expected)
     });
 }
 
@@ -55,14 +55,14 @@ fn sentinels_replace_a_primary_that_stays_away() {
     // Replicas know their primary, and Sentinels know the replicas and each other.
     for replica in ["redis-1", "redis-2"] {
         let primary = "master_host:redis-0.redis-svc";
-        wait_answer(&kubectl, replica, "info replication", primary);
+        wait_for_output(&kubectl, replica, "info replication", primary);
         let link = "master_link_status:up";
-        wait_answer(&kubectl, replica, "info replication", link);
+        wait_for_output(&kubectl, replica, "info replication", link);
     }
     for sentinel in ["sentinel-0", "sentinel-1", "sentinel-2"] {
         let counts = "slaves=2,sentinels=3";
-        wait_answer(&kubectl, sentinel, "-p 26379 info sentinel", counts);
-        wait_answer(&kubectl, sentinel, WHO, "redis-0.redis-svc");
+        wait_for_output(&kubectl, sentinel, "-p 26379 info sentinel", counts);
+        wait_for_output(&kubectl, sentinel, WHO, "redis-0.redis-svc");
     }
 
     // The primary's pod cannot start again, because the node is cordoned. The next primary accepts a write.
@@ -89,14 +89,15 @@ fn sentinels_replace_a_primary_that_stays_away() {
 
 /// The current primary, as all Sentinels and the primary itself report.
 fn primary(kubectl: &Kubectl) -> Result<String, String> {
-    let replies = ["sentinel-0", "sentinel-1", "sentinel-2"].map(|pod| ask(kubectl, pod, WHO));
+    let replies =
+        ["sentinel-0", "sentinel-1", "sentinel-2"].map(|pod| redis_cli(kubectl, pod, WHO));
     let same = replies.iter().all(|reply| *reply == replies[0]);
     let name = replies[0].clone().unwrap_or_default();
     let primary = match name.split_once('.') {
         Some((pod, rest)) if same && rest.starts_with("redis-svc") => pod,
         _ => return Err(format!("{replies:?}")),
     };
-    self::answers(kubectl, primary, "info replication", "role:master")?;
+    check_output(kubectl, primary, "info replication", "role:master")?;
     Ok(primary.to_owned())
 }
 
@@ -110,7 +111,7 @@ fn write_to_the_next(kubectl: &Kubectl) {
         if new == "redis-0" {
             return Err(new);
         }
-        answers(kubectl, &new, "get colour", "green")?;
+        check_output(kubectl, &new, "get colour", "green")?;
         let written = kubectl.run(&["exec", &new, "--", "sh", "-c", write]);
         match &*written.stdout {
             "OK\n1\n" => Ok(()),
@@ -125,11 +126,11 @@ fn has_everywhere(kubectl: &Kubectl, values: &[(&str, &str)]) -> Result<(), Stri
     for pod in PODS {
         if pod != primary {
             let named = format!("master_host:{primary}.redis-svc");
-            answers(kubectl, pod, "info replication", &named)?;
-            answers(kubectl, pod, "info replication", "master_link_status:up")?;
+            check_output(kubectl, pod, "info replication", &named)?;
+            check_output(kubectl, pod, "info replication", "master_link_status:up")?;
         }
         for (key, value) in values {
-            answers(kubectl, pod, &format!("get {key}"), value)?;
+            check_output(kubectl, pod, &format!("get {key}"), value)?;
         }
     }
     Ok(())
@@ -169,7 +170,7 @@ fn a_replica_that_no_sentinel_knows_finds_the_primary() {
     };
     let is_whole = || {
         let primary = primary()?;
-        let printed = ask(&kubectl, &primary, "info replication")?;
+        let printed = redis_cli(&kubectl, &primary, "info replication")?;
         match printed.matches("state=online").count() {
             2 => Ok(primary),
             _ => Err(printed),
@@ -182,8 +183,8 @@ fn a_replica_that_no_sentinel_knows_finds_the_primary() {
     let mut replicas = FAILOVER_PODS.iter().filter(|pod| **pod != first);
     let (one, other) = (replicas.next().unwrap(), replicas.next().unwrap());
     let chained = format!("replicaof {one}.cache 6379");
-    assert_eq!(ask(&kubectl, other, &chained), Ok("OK".into()));
-    wait_answer(&kubectl, &first, "info replication", "connected_slaves:1");
+    assert_eq!(redis_cli(&kubectl, other, &chained), Ok("OK".into()));
+    wait_for_output(&kubectl, &first, "info replication", "connected_slaves:1");
     for pod in FAILOVER_PODS {
         sentinel(pod, "sentinel reset main").expect("reset a Sentinel");
     }
@@ -222,28 +223,31 @@ fn replication_by_hand() {
     let address = kubectl.pod_ip("redis-sts-1");
     assert!(output.contains(&format!("({address})")), "{output}");
     assert!(output.contains("1 packets received"), "{output}");
-    wait_answer(
+    wait_for_output(
         &kubectl,
         "redis-pv-sts-1",
         "info replication",
         "link_status:up",
     );
     assert_eq!(
-        ask(&kubectl, "redis-pv-sts-0", "set a 111"),
+        redis_cli(&kubectl, "redis-pv-sts-0", "set a 111"),
         Ok("OK".into())
     );
-    wait_answer(&kubectl, "redis-pv-sts-1", "get a", "111");
-    assert_eq!(ask(&kubectl, "redis-pv-sts-0", "save"), Ok("OK".into()));
+    wait_for_output(&kubectl, "redis-pv-sts-1", "get a", "111");
+    assert_eq!(
+        redis_cli(&kubectl, "redis-pv-sts-0", "save"),
+        Ok("OK".into())
+    );
     shell.ok("kubectl delete pod redis-pv-sts-0");
     kubectl.wait_ready("redis-pv-sts", 2);
-    wait_answer(&kubectl, "redis-pv-sts-0", "get a", "111");
+    wait_for_output(&kubectl, "redis-pv-sts-0", "get a", "111");
 
-    what_readers_ask(&kubectl, &shell);
+    questions_of_readers(&kubectl, &shell);
     the_systems_pods_are_like_others(&shell);
     a_class_that_nobody_serves(&kubectl, &shell);
 
     shell.ok("kubectl delete -f .");
-    wait_for("all pods to be gone", PATIENCE, || {
+    wait_for("all pods to be deleted", PATIENCE, || {
         let left = shell.ok("kubectl get sts,svc,pod -l '!component' -o name");
         if left.is_empty() { Ok(()) } else { Err(left) }
     });
@@ -252,7 +256,7 @@ fn replication_by_hand() {
 }
 
 /// The creator of a pod, the existing objects, and the change of a Service to headless: the Service is recreated.
-fn what_readers_ask(kubectl: &Kubectl, shell: &Shell) {
+fn questions_of_readers(kubectl: &Kubectl, shell: &Shell) {
     let described = shell.ok("kubectl describe pod redis-sts-0");
     let owner = "Controlled By:  StatefulSet/redis-sts\n";
     assert!(described.contains(owner), "{described}");

@@ -40,7 +40,7 @@ fn a_pull_secret_opens_what_is_closed_to_strangers() {
     let address = registry.address();
     let image = format!("{address}/library/busybox:1");
     kubectl.apply(&pod("stranger", &image, ""));
-    wait_for("the refusal to be told", 30, || {
+    wait_for("the refusal to be reported", 30, || {
         let described = kubectl.ok(&["describe", "pod", "stranger"]);
         let is_denied =
             described.contains("pull access denied") && described.contains("ErrImagePull");

@@ -43,17 +43,17 @@ impl Clients {
         let through = |server: usize| {
             let results = (0..EACH).map(|number| {
                 let object = object(server, number);
-                self.servers[server].ask(Method::POST, path, Some(&object))
+                self.servers[server].request(Method::POST, path, Some(&object))
             });
             results.collect::<Vec<_>>()
         };
         let results = thread::scope(|scope| {
-            let asking: Vec<_> = (0..SERVERS)
+            let threads: Vec<_> = (0..SERVERS)
                 .map(|server| scope.spawn(move || self.network.run(|| through(server))))
                 .collect();
-            let results = asking
+            let results = threads
                 .into_iter()
-                .map(|asking| asking.join().expect("answers"));
+                .map(|thread| thread.join().expect("the responses"));
             results.flatten().collect::<Vec<_>>()
         });
         let (mut created, mut refused) = (Vec::new(), Vec::new());
@@ -67,10 +67,10 @@ impl Clients {
         (created, refused)
     }
 
-    fn ask(&self, server: usize, path: &str) -> Value {
+    fn get(&self, server: usize, path: &str) -> Value {
         let result = self
             .network
-            .run(|| self.servers[server].ask(Method::GET, path, None));
+            .run(|| self.servers[server].request(Method::GET, path, None));
         result.unwrap_or_else(|error| panic!("{path}: {error}"))
     }
 
@@ -118,9 +118,9 @@ fn three_servers_give_nothing_twice_and_protect_what_they_store() {
         machines.start(server, server, &further);
     }
     let clients = Clients::of(&mut machines);
-    addresses_are_given_once(&clients);
-    a_port_is_given_once(&clients);
-    a_quota_is_kept(&clients);
+    addresses_are_allocated_once(&clients);
+    a_port_is_allocated_once(&clients);
+    a_quota_is_enforced(&clients);
     a_quota_that_comes_late_counts_all(&clients);
     stored_objects_are_protected(&clients, &around);
     each_server_has_its_log_and_its_metrics(&machines, &clients, &around);
@@ -150,7 +150,7 @@ fn protection(around: &Path) -> [String; 2] {
     ]
 }
 
-fn addresses_are_given_once(clients: &Clients) {
+fn addresses_are_allocated_once(clients: &Clients) {
     let (created, refused) = clients.create(SERVICES, |server, number| {
         service(&format!("address-{server}-{number}"), None)
     });
@@ -162,7 +162,7 @@ fn addresses_are_given_once(clients: &Clients) {
     assert_eq!(addresses.len(), SERVERS * EACH);
 }
 
-fn a_port_is_given_once(clients: &Clients) {
+fn a_port_is_allocated_once(clients: &Clients) {
     let (created, refused) = clients.create(SERVICES, |server, number| {
         service(&format!("port-{server}-{number}"), Some(30_080))
     });
@@ -184,7 +184,7 @@ fn quota(name: &str, secrets: &str) -> Value {
     })
 }
 
-fn a_quota_is_kept(clients: &Clients) {
+fn a_quota_is_enforced(clients: &Clients) {
     let namespace = namespace("small");
     clients.post(0, "/api/v1/namespaces", &namespace);
     let quota = quota("few", "5");
@@ -196,7 +196,7 @@ fn a_quota_is_kept(clients: &Clients) {
     assert_eq!(created.len(), 5, "{refused:?}");
     assert!(refused.iter().all(|code| *code == 403), "{refused:?}");
     for server in 0..SERVERS {
-        let listed = clients.ask(server, path);
+        let listed = clients.get(server, path);
         assert_eq!(listed["items"].as_array().map(Vec::len), Some(5));
     }
 }
@@ -212,18 +212,18 @@ fn a_quota_that_comes_late_counts_all(clients: &Clients) {
     let (created, refused) = thread::scope(|scope| {
         let writing = scope.spawn(|| clients.create(path, object));
         wait_for("some of the Secrets", 60, || {
-            let listed = clients.ask(1, path);
+            let listed = clients.get(1, path);
             let is_begun = listed["items"].as_array().is_some_and(|all| all.len() > 3);
             is_begun.then_some(()).ok_or(listed)
         });
         clients.post(1, quotas, &quota);
-        writing.join().expect("answers")
+        writing.join().expect("the responses")
     });
     assert_eq!(created.len(), SERVERS * EACH, "{refused:?}");
     let all = (SERVERS * EACH).to_string();
     for server in 0..SERVERS {
         wait_for("the count of the quota", 60, || {
-            let quota = clients.ask(server, &format!("{quotas}/many"));
+            let quota = clients.get(server, &format!("{quotas}/many"));
             match quota["status"]["used"]["secrets"] == all.as_str() {
                 true => Ok(()),
                 false => Err(quota),
@@ -245,7 +245,7 @@ fn stored_objects_are_protected(clients: &Clients, around: &Path) {
     clients.post(1, "/api/v1/namespaces/default/configmaps", &plain);
     let encoded = "YSBzZWNyZXQgdGhhdCBub2JvZHkgcmVhZHMgaW4gYSBmaWxl";
     for server in 0..SERVERS {
-        let read = clients.ask(server, "/api/v1/namespaces/default/secrets/kept");
+        let read = clients.get(server, "/api/v1/namespaces/default/secrets/kept");
         assert_eq!(read["data"]["a"], encoded);
     }
     for member in 0..3 {
@@ -276,7 +276,7 @@ fn each_server_has_its_log_and_its_metrics(
         let api = &clients.servers[server];
         let log_lines = clients
             .network
-            .run(|| api.ask(Method::GET, &path(server), None));
+            .run(|| api.request(Method::GET, &path(server), None));
         assert!(log_lines.is_err());
     }
     for server in 0..SERVERS {

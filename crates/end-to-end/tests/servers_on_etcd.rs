@@ -19,7 +19,7 @@ fn write_and_read(machines: &ServersOnEtcd, writes: usize, reads: usize, name: &
         });
     });
     machines.at(reads, |kubectl| {
-        wait_for(&format!("an answer about {name}"), 60, || {
+        wait_for(&format!("a response about {name}"), 60, || {
             let output = kubectl.run(&["get", "configmap", name]);
             // A server whose member is absent may refuse a read for a moment, but never returns an old state.
             assert!(!output.stderr.contains("NotFound"), "{output:?}");
@@ -109,7 +109,7 @@ fn wait_for_leader(machines: &ServersOnEtcd, server: usize) {
     ];
     machines.at(server, |kubectl| {
         wait_for("a leader", 60, || match kubectl.run(&get) {
-            found if found.code == 0 && !found.stdout.is_empty() => Ok(()),
+            lease if lease.code == 0 && !lease.stdout.is_empty() => Ok(()),
             other => Err(other),
         });
     });
@@ -239,7 +239,7 @@ fn refused_starts(machines: &mut ServersOnEtcd) {
     }
 }
 
-/// A cluster is stored in one place only.
+/// The objects of a cluster are in one store only: the servers refuse other stores.
 fn other_stores_are_refused(machines: &mut ServersOnEtcd) {
     let mut other = machines.arguments(0);
     other.push("--etcd-prefix=/other".to_owned());

@@ -54,7 +54,7 @@ fn page(url: &str) -> Result<String, String> {
 }
 
 #[track_caller]
-fn answers(url: &str, expected: &str) {
+fn wait_for_page(url: &str, expected: &str) {
     wait_for(&format!("{expected} at {url}"), 30, || match page(url) {
         Ok(page) if page == expected => Ok(()),
         other => Err(format!("{other:?}")),
@@ -69,7 +69,7 @@ fn each_ordinal_and_a_load_balancer_are_reached_from_outside() {
     kubectl.ok(&["rollout", "status", "statefulset/names", "--timeout=300s"]);
     let node = kubectl.node_address();
     for ordinal in 0..2 {
-        answers(
+        wait_for_page(
             &format!("http://{node}:{}/", 31410 + ordinal),
             &format!("names-{ordinal}"),
         );
@@ -82,7 +82,7 @@ fn each_ordinal_and_a_load_balancer_are_reached_from_outside() {
     });
     assert!(printed.contains("LoadBalancer"), "{printed}");
     let front = format!("http://{node}:18480/");
-    let first = wait_for("the front to answer", 30, || page(&front));
+    let first = wait_for("the front to respond", 30, || page(&front));
     // A client stays with its pod as long as the pod exists.
     for _ in 0..6 {
         assert_eq!(page(&front).as_ref(), Ok(&first));
@@ -91,7 +91,7 @@ fn each_ordinal_and_a_load_balancer_are_reached_from_outside() {
         kubectl.ok(&["describe", "service", "front"])
     });
 
-    tells_balancers_where_pods_are(&kubectl, &node);
+    health_checks_of_load_balancers(&kubectl, &node);
 
     // A second load balancer cannot get the port, and its events name the owner.
     kubectl.ok(&[
@@ -115,11 +115,11 @@ fn each_ordinal_and_a_load_balancer_are_reached_from_outside() {
             Ok(page) => Err(page),
         }
     });
-    answers(&format!("http://{node}:31410/"), "names-0");
+    wait_for_page(&format!("http://{node}:31410/"), "names-0");
 }
 
 /// With `externalTrafficPolicy: Local` a port of the node reports whether it has pods.
-fn tells_balancers_where_pods_are(kubectl: &Kubectl, node: &str) {
+fn health_checks_of_load_balancers(kubectl: &Kubectl, node: &str) {
     let patch = |policy: &str| {
         let spec = format!(r#"{{"spec": {{"externalTrafficPolicy": "{policy}"}}}}"#);
         kubectl.ok(&["patch", "service", "front", "-p", &spec]);

@@ -41,10 +41,10 @@ fn claim_uid(kubectl: &Kubectl, name: &str) -> String {
 /// The number of visits of the pod, counted on its volume.
 fn visit(kubectl: &Kubectl, pod: &str) -> u64 {
     let url = format!("http://{}/", kubectl.pod_ip(pod));
-    let page = wait_for(&format!("{pod} to answer"), 60, || {
+    let page = wait_for(&format!("{pod} to respond"), 60, || {
         curl(&["--fail", "-H", "Accept: application/json", &url])
     });
-    let page: Value = serde_json::from_str(&page).expect("hello answers with JSON");
+    let page: Value = serde_json::from_str(&page).expect("hello responds with JSON");
     page["visits"].as_u64().expect("a number")
 }
 

@@ -12,7 +12,7 @@ fn each_option_brings_back_what_kubernetes_does() {
     unhealthy_surplus_waits(&kubectl.in_new_namespace("down-waiting"));
     down_anyway(&kubectl.in_new_namespace("down-anyway"));
     short_history(&kubectl.in_new_namespace("short-history"));
-    unknown_ones_are_refused(&kubectl.in_new_namespace("unknown"));
+    unsupported_values_are_refused(&kubectl.in_new_namespace("unknown"));
 }
 
 /// A set whose pods are Ready as long as they have a file.
@@ -104,7 +104,7 @@ fn short_history(kubectl: &Kubectl) {
     });
 }
 
-fn unknown_ones_are_refused(kubectl: &Kubectl) {
+fn unsupported_values_are_refused(kubectl: &Kubectl) {
     let mut set = web(1);
     set["metadata"]["annotations"] = json!({"mainstay.dev/scale-down": "Lowest"});
     let refused = kubectl.run_with_input(&["apply", "-f", "-"], &set.to_string());
@@ -116,7 +116,7 @@ fn unknown_ones_are_refused(kubectl: &Kubectl) {
 /// Waits until the controller has observed the present set.
 fn wait_until_observed(kubectl: &Kubectl) {
     let path = "jsonpath={.metadata.generation}={.status.observedGeneration}";
-    wait_for("the set to be seen", 30, || {
+    wait_for("the set to be observed", 30, || {
         let generations = kubectl.ok(&["get", "statefulset", "web", "-o", path]);
         let same = generations
             .split_once('=')

@@ -9,11 +9,11 @@ fn sets_come_and_go_in_order() {
     let instance = Instance::start(&[]);
     let kubectl = instance.kubectl();
     one_after_the_other(&kubectl.in_new_namespace("ordered"));
-    time_lies_between(&kubectl.in_new_namespace("min-ready"));
+    min_ready_seconds_between_pods(&kubectl.in_new_namespace("min-ready"));
     all_at_once(&kubectl.in_new_namespace("parallel"));
     other_ordinals(&kubectl.in_new_namespace("start"));
-    orphaned_and_taken_over(&kubectl.in_new_namespace("orphans"));
-    a_pod_in_the_way(&kubectl.in_new_namespace("taken"));
+    orphaned_and_adopted(&kubectl.in_new_namespace("orphans"));
+    a_foreign_pod_with_the_name(&kubectl.in_new_namespace("taken"));
 }
 
 fn created(kubectl: &Kubectl, pod: &str) -> String {
@@ -74,7 +74,7 @@ fn one_after_the_other(kubectl: &Kubectl) {
 }
 
 /// statefulset.md 3.35, T2: time passes between two pods.
-fn time_lies_between(kubectl: &Kubectl) {
+fn min_ready_seconds_between_pods(kubectl: &Kubectl) {
     let mut set = web(2);
     set["spec"]["minReadySeconds"] = json!(3);
     kubectl.apply(&set.to_string());
@@ -136,7 +136,7 @@ fn other_ordinals(kubectl: &Kubectl) {
 }
 
 /// statefulset.md 8.6, T32: the pods stay, and the next set adopts them; surplus pods are deleted.
-fn orphaned_and_taken_over(kubectl: &Kubectl) {
+fn orphaned_and_adopted(kubectl: &Kubectl) {
     kubectl.apply(&web(3).to_string());
     kubectl.wait_ready("web", 3);
     let uids = (kubectl.pod_uid("web-0"), kubectl.pod_uid("web-1"));
@@ -168,7 +168,7 @@ fn orphaned_and_taken_over(kubectl: &Kubectl) {
 }
 
 /// statefulset.md 8.4, T34: a foreign pod has the name; the set reports it and waits.
-fn a_pod_in_the_way(kubectl: &Kubectl) {
+fn a_foreign_pod_with_the_name(kubectl: &Kubectl) {
     kubectl.apply(
         "apiVersion: v1\nkind: Pod\nmetadata: {name: web-1, labels: {app: other}}\nspec: \
          {terminationGracePeriodSeconds: 0, containers: [{name: c, image: mainstay/hello}]}",

@@ -9,7 +9,7 @@ fn rollouts_go_forth_and_back() {
     let instance = Instance::start(&[]);
     let kubectl = instance.kubectl();
     canary(&kubectl.in_new_namespace("canary"));
-    canary_taken_back(&kubectl.in_new_namespace("back"));
+    canary_rolled_back(&kubectl.in_new_namespace("back"));
     by_hand(&kubectl.in_new_namespace("by-hand"));
     without_a_block(&kubectl.in_new_namespace("bare"));
     history_and_undo(&kubectl.in_new_namespace("history"));
@@ -36,8 +36,8 @@ fn canary(kubectl: &Kubectl) {
     kubectl.patch_web(&partition(2));
     kubectl.patch_web(&version("b"));
     let message = rollout_status(kubectl);
-    let end = "partitioned roll out complete: 1 new pods have been updated...";
-    assert_eq!(message.lines().last(), Some(end), "{message}");
+    let last_line = "partitioned roll out complete: 1 new pods have been updated...";
+    assert_eq!(message.lines().last(), Some(last_line), "{message}");
     kubectl.wait_versions("0:a 1:a 2:b");
     assert_ne!(
         status(kubectl, "currentRevision"),
@@ -80,7 +80,7 @@ fn canary(kubectl: &Kubectl) {
 
 /// statefulset.md 5.5, T13: with a raised partition a lost pod is recreated at its former revision; a rollback of the
 /// template removes the canary.
-fn canary_taken_back(kubectl: &Kubectl) {
+fn canary_rolled_back(kubectl: &Kubectl) {
     kubectl.apply(&web(2).to_string());
     kubectl.wait_ready("web", 2);
     kubectl.patch_web(&partition(1));
@@ -128,11 +128,15 @@ fn without_a_block(kubectl: &Kubectl) {
     assert_eq!(kubectl.ok(&strategy), r#"{"type":"RollingUpdate"}"#);
     kubectl.patch_web(&version("b"));
     let message = rollout_status(kubectl);
-    let end = format!(
+    let last_line = format!(
         "statefulset rolling update complete 2 pods at revision {}...",
         status(kubectl, "updateRevision")
     );
-    assert_eq!(message.lines().last(), Some(end.as_str()), "{message}");
+    assert_eq!(
+        message.lines().last(),
+        Some(last_line.as_str()),
+        "{message}"
+    );
     kubectl.wait_versions("0:b 1:b");
 }
 

@@ -115,7 +115,7 @@ fn broken_and_left(kubectl: &Kubectl) {
         "-o",
         "jsonpath={.metadata.generation}={.status.observedGeneration}",
     ];
-    wait_for("the new template to be seen", 30, || {
+    wait_for("the new template to be observed", 30, || {
         let generations = kubectl.ok(&generation);
         let same = generations
             .split_once('=')

@@ -57,7 +57,7 @@ fn objects_at(kubectl: &Kubectl, kinds: &str) -> String {
     let output =
         "--output=jsonpath={range .items[*]}{.kind}/{.metadata.name} {.metadata.uid} {end}";
     let get = ["get", kinds, "--all-namespaces", output];
-    wait_for("an answer", 120, || kubectl.run(&get).success())
+    wait_for("a response", 120, || kubectl.run(&get).success())
 }
 
 /// The UID of a ConfigMap in the output of [`objects`].
@@ -210,7 +210,7 @@ fn a_running_server_is_saved_while_it_is_written() {
     let before = objects_at(&kubectl, "configmaps");
     let last = create_at(&kubectl, "last");
     assert!(last > first);
-    // A cluster is in use at one place only.
+    // Only one server may use the cluster.
     server.terminate();
     let token = data.join("server-token");
     let restored = Instance::start_prepared(&[], |empty| {

@@ -125,7 +125,7 @@ fn make_contents(kubectl: &Kubectl) -> String {
 }
 
 /// Checks that a server has the objects, and accepts the token.
-fn contents_are_kept(kubectl: &Kubectl, token: &str) {
+fn check_contents(kubectl: &Kubectl, token: &str) {
     let content = ["get", "thing", "kept", "-o", "jsonpath={.spec.content}"];
     assert_eq!(kubectl.ok(&content), "of a custom resource");
     let secret = ["get", "secret", "kept", "-o", "jsonpath={.data.a}"];
@@ -135,7 +135,7 @@ fn contents_are_kept(kubectl: &Kubectl, token: &str) {
 }
 
 /// The pod runs with the file of its volume.
-fn the_volume_is_kept(kubectl: &Kubectl) {
+fn check_volume(kubectl: &Kubectl) {
     wait_for("the file of the volume", 60, || {
         let read = kubectl.run(&["exec", "db-0", "--", "cat", "/data/kept"]);
         match read.stdout == "of a volume\n" {
@@ -175,9 +175,9 @@ fn a_single_server_moves_into_etcd_and_back() {
     machines.start(1, 0, &[token.clone(), encryption.clone()]);
     for server in [0, 1] {
         assert_eq!(objects(&machines, server), before);
-        machines.at(server, |kubectl| contents_are_kept(kubectl, &bearer));
+        machines.at(server, |kubectl| check_contents(kubectl, &bearer));
     }
-    machines.at(0, the_volume_is_kept);
+    machines.at(0, check_volume);
     let second = create(&machines, 1, "second");
     assert!(second > first, "{second} > {first}");
     let old = machines.directory.path().join("old-kubeconfig");
@@ -206,8 +206,8 @@ fn a_single_server_moves_into_etcd_and_back() {
     machines.servers[0].start(&[&["server"], &with_node[..]].concat());
     assert_eq!(objects(&machines, 0), before);
     machines.at(0, |kubectl| {
-        contents_are_kept(kubectl, &bearer);
-        the_volume_is_kept(kubectl);
+        check_contents(kubectl, &bearer);
+        check_volume(kubectl);
     });
     let third = create(&machines, 0, "third");
     assert!(third > second, "{third} > {second}");

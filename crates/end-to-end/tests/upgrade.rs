@@ -45,7 +45,7 @@ fn pods_outlive_the_program_that_started_them() {
     assert_ne!(after[1], before[1]);
     assert_eq!((&after[0], &after[2]), (&before[0], &before[2]));
     kubectl.ok(&["scale", "sts", "web", "--replicas=1"]);
-    wait_for("the other pods to be gone", 60, || {
+    wait_for("the other pods to be deleted", 60, || {
         let left = kubectl.ok(&["get", "pods", "-o", "name"]);
         if left.trim() == "pod/web-0" {
             Ok(())
@@ -112,7 +112,7 @@ fn a_service_manager_exchanges_the_program_under_the_pods() {
     assert!(output.ends_with("stopped\n"), "{output}");
     assert!(process::shims(&instance.data()).is_empty());
     assert_eq!(instance_mounts(&instance), Vec::<PathBuf>::new());
-    responds().expect_err("the rules of Services are gone");
+    responds().expect_err("the rules of Services are deleted");
 }
 
 /// The mounts below the data directory.

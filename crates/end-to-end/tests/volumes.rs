@@ -12,7 +12,7 @@ fn volumes_are_limited_grow_and_are_copied() {
     kubectl.wait_ready("db", 2);
     stopped_at_the_limit(&kubectl);
     grows_in_use(&kubectl);
-    kept_and_restored(&kubectl);
+    restored_from_snapshots(&kubectl);
     cloned(&kubectl);
     with_other_classes_and_long_names(&kubectl);
     goes_with_its_pod(&kubectl);
@@ -54,7 +54,7 @@ fn what_a_plain_directory_cannot_be_is_said() {
     kubectl.apply(&pod("copier", "copy").to_string());
     event(&kubectl, "copy", "ProvisioningFailed", cannot);
     attributes_are_refused(&kubectl);
-    given_to_one_pod_at_a_time(&kubectl);
+    used_by_one_pod_at_a_time(&kubectl);
     // The volume still grows, because no work is needed for that.
     kubectl.ok(&["patch", "pvc", "data", "-p", &request("96Mi")]);
     expect_message("pvc/data", "/status/capacity/storage", "96Mi");
@@ -102,7 +102,7 @@ fn attributes_are_refused(kubectl: &Kubectl) {
 }
 
 /// ReadWriteOncePod: the node stops a pod that was not scheduled.
-fn given_to_one_pod_at_a_time(kubectl: &Kubectl) {
+fn used_by_one_pod_at_a_time(kubectl: &Kubectl) {
     let mut single = claim("single", "local", &Value::Null);
     single["spec"]["accessModes"] = json!(["ReadWriteOncePod"]);
     kubectl.apply(&single.to_string());
@@ -236,7 +236,7 @@ fn grows_in_use(kubectl: &Kubectl) {
 }
 
 /// statefulset.md 11.15.
-fn kept_and_restored(kubectl: &Kubectl) {
+fn restored_from_snapshots(kubectl: &Kubectl) {
     say(kubectl, "db-0", "before");
     kubectl.apply(&snapshot("s", "data-db-0").to_string());
     kubectl.ok(&[
@@ -389,7 +389,7 @@ fn removed(kubectl: &Kubectl, pool: &std::path::Path) {
         "--now",
     ]);
     kubectl.ok(&["delete", "pvc", "--all", "--timeout=300s"]);
-    wait_for("all volumes to be gone", 60, || match count("volumes") {
+    wait_for("all volumes to be deleted", 60, || match count("volumes") {
         0 => Ok(()),
         left => Err(format!("{left} left")),
     });

@@ -58,7 +58,7 @@ fn a_post_survives_all_pods() {
         admin_password2=a-long-password&admin_email=writer%40example.org&blog_public=0&language=";
     let url = format!("{install}?step=2");
     let installed = curl(&["--fail", "--max-time", "300", "--data", form, &url]);
-    let installed = installed.expect("the installation answers");
+    let installed = installed.expect("the installation responds");
     assert!(installed.contains("Success"), "{installed}");
     wait_page(&format!("{site}/"), "Notes");
 
@@ -86,7 +86,7 @@ fn a_post_survives_all_pods() {
 /// As the page describes, except for the port, which another program may use here.
 fn through_a_forwarded_port(shell: &Shell, page: &Page) {
     page.otherwise("kubectl port-forward service/wordpress 8080:80");
-    let forward = shell.beside("kubectl port-forward service/wordpress :80");
+    let forward = shell.start("kubectl port-forward service/wordpress :80");
     let address = wait_for("the port", 30, || {
         let output = forward.output();
         let line = output
@@ -118,7 +118,7 @@ fn publish(site: &str) {
     );
     let url = format!("{site}/xmlrpc.php");
     let kind = "Content-Type: text/xml";
-    let response = curl(&["--fail", "-H", kind, "--data", &call, &url]).expect("an answer");
+    let response = curl(&["--fail", "-H", kind, "--data", &call, &url]).expect("a response");
     assert!(response.contains("<string>"), "{response}");
     assert!(!response.contains("fault"), "{response}");
 }

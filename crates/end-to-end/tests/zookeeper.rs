@@ -64,7 +64,7 @@ fn a_quorum_is_rolled_one_by_one() {
         let output = page.paste(settings, Some(eviction)).stdout;
         (watched.join().expect("the watch of the rollout"), output)
     });
-    assert!(!log.is_empty(), "nobody was seen to be away");
+    assert!(!log.is_empty(), "the watch observed no absent member");
     assert!(output.lines().any(|line| line == "Ghent"), "{output}");
     wait_ensemble(&kubectl);
     run_command(&shell, "zk-2", "set /town Bruges");

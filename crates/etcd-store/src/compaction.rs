@@ -1,9 +1,9 @@
 //! Compaction of etcd's own history, by one of the servers at a time.
 //!
-//! Each server tries to write the same key at each interval, under the condition that no other server has
-//! written it since its last look. The one that succeeds compacts to the revision that it read one interval
-//! before (the way of `kube-apiserver`, `k8s.io/apiserver/pkg/storage/etcd3/compact.go`). A full etcd refuses
-//! the key, but not compactions: then each server compacts, to the revision that it read an interval before.
+//! At each interval, each server tries to write the key of the compaction, under the condition that no other server has
+//! written the key since its last attempt. The server whose write succeeds compacts to the revision that it read one
+//! interval before, as `kube-apiserver` does (`k8s.io/apiserver/pkg/storage/etcd3/compact.go`). A full etcd refuses the
+//! write, but not compactions: then each server compacts to the revision that it read one interval before.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,7 +20,7 @@ use crate::{
     txn,
 };
 
-/// The history that etcd keeps at least: a server that was cut off for less finds its place again.
+/// Minimum age of the history in etcd: a server that was disconnected for less time continues its watch.
 const INTERVAL: Duration = Duration::from_secs(300);
 /// Longest time for a call.
 const ATTEMPT: Duration = Duration::from_secs(10);
@@ -84,7 +84,8 @@ async fn try_compaction(
     }
 }
 
-/// Sends a transaction. Carried out twice, the second attempt only finds that somebody was first.
+/// Sends a transaction. If the transaction is executed twice, the second execution reports that another write was
+/// first.
 async fn send(connections: &Connections, request: TxnRequest) -> Result<TxnResponse, RpcError> {
     let request = request.into();
     let deadline = Instant::now() + ATTEMPT;
@@ -139,7 +140,7 @@ pub(crate) async fn compact(
     let deadline = Instant::now() + ATTEMPT;
     let compacted = connections.call(kv::COMPACT, &request, ATTEMPT, deadline);
     match compacted.await {
-        // It has been forgotten before.
+        // The revision was compacted before.
         Err(RpcError::Status { code, message })
             if code == Code::OUT_OF_RANGE && message.contains("compacted") =>
         {
@@ -175,12 +176,12 @@ mod tests {
 
     #[test]
     fn one_server_compacts_to_what_it_saw_an_interval_before() {
-        // The first look of the first server, and its second.
+        // The first attempt of the first server, and its second attempt.
         let first = judge(CompactionState::default(), &response(true, 10, None));
         assert_eq!(first, (state(1, 10), None));
         let second = judge(first.0, &response(true, 90, None));
         assert_eq!(second, (state(2, 90), Some(EtcdRevision(10))));
-        // Another server comes too late and looks again later.
+        // The attempt of another server is too late; the server tries again later.
         let late = judge(state(1, 20), &response(false, 91, Some(2)));
         assert_eq!(late, (state(2, 91), None));
     }
@@ -191,7 +192,7 @@ mod tests {
         assert_eq!(first, (state(3, 10), None));
         let second = judge_full(first.0, &response(true, 12, Some(3)));
         assert_eq!(second, (state(3, 12), Some(EtcdRevision(10))));
-        // With room again, the servers agree as before.
+        // With free space in etcd, only one server compacts again.
         let agreed = judge(second.0, &response(true, 20, None));
         assert_eq!(agreed, (state(4, 20), Some(EtcdRevision(12))));
     }

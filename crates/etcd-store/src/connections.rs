@@ -20,27 +20,25 @@ use crate::{
     version,
 };
 
-/// Longest time for a connection with one member, its TLS and its version.
+/// Maximum time to connect to one member, including TLS and the read of its version.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Pause before the members are tried again, after none could be reached.
+/// Delay before the next attempts if no member could be reached.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// etcd refuses clients that ask more often than each five seconds
-/// (`--grpc-keepalive-min-time`).
+/// etcd refuses clients that send pings more often than every five seconds (`--grpc-keepalive-min-time`).
 const CHANNEL: ChannelOptions = ChannelOptions {
     keep_alive: Some(KeepAlive {
         interval: Duration::from_secs(10),
         timeout: Duration::from_secs(5),
     }),
-    // A member without a leader refuses at once, and ends its watches.
+    // A member without a leader refuses the call at once, and cancels its watches.
     headers: &[("hasleader", "true")],
     message_bytes_max: MESSAGE_BYTES_MAX,
 };
 /// Longest message that is accepted. Pages of keys are far shorter.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 512 * 1024 * 1024;
 
-/// Whether a call has certainly had no effect and will have none. With codes other than these, the effect is
-/// unknown.
+/// Whether a call certainly has no effect, neither now nor later. After other codes, the effect of the call is unknown.
 pub(crate) fn is_without_effect(error: &RpcError) -> bool {
     match error {
         RpcError::Unreachable(_) => true,
@@ -58,8 +56,8 @@ pub(crate) fn is_without_effect(error: &RpcError) -> bool {
     }
 }
 
-/// Whether a call was certainly not started, so that it may be tried again: it was not sent, or the member knows no
-/// leader. A member looks for one before it does anything for a call with the header `hasleader`.
+/// Whether a call was certainly not started, so that the caller may repeat it: it was not sent, or the member knows no
+/// leader. With the header `hasleader`, a member checks for a leader before it starts the call.
 pub(crate) fn is_not_begun(error: &RpcError) -> bool {
     match error {
         RpcError::Unreachable(_) => true,
@@ -93,7 +91,7 @@ impl Endpoint {
     }
 }
 
-/// The connection in use. Its number grows with each new one.
+/// The connection in use. Each new connection has a higher number.
 #[derive(Clone)]
 pub(crate) struct CurrentConnection {
     pub(crate) number: u64,
@@ -107,14 +105,14 @@ async fn tcp(endpoint: &Endpoint) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// All members, and the connection with one of them.
+/// All members, and the connection to one member.
 pub(crate) struct Connections {
     endpoints: Vec<Endpoint>,
     tls: Option<TlsFiles>,
     observer: Option<CallObserver>,
     dialer: Option<Dialer>,
     state: Mutex<State>,
-    /// The number of the newest connection that was given up or made.
+    /// The number of the newest connection that was closed or opened.
     changes: watch::Sender<u64>,
 }
 
@@ -152,7 +150,7 @@ impl Connections {
         })
     }
 
-    /// The connection in use; a new one if there is none, with the first member that answers.
+    /// The connection in use; if there is no connection, a new connection to the first member that responds.
     ///
     /// *Errors.* `Unreachable`, with the reason of each member.
     pub(crate) async fn current(&self) -> Result<CurrentConnection, RpcError> {
@@ -219,7 +217,7 @@ impl Connections {
         connected.unwrap_or(Err(RpcError::TimedOut(CONNECT_TIMEOUT)))
     }
 
-    /// Drops a connection, unless there is a newer one: the next call uses the next member.
+    /// Closes a connection, unless a newer connection is in use: the next call uses the next member.
     pub(crate) async fn give_up(&self, number: u64) {
         let mut state = self.state.lock().await;
         if state.number == number && state.channel.take().is_some() {
@@ -245,9 +243,10 @@ impl Connections {
         self.call_over(current, method, None, request, limit).await
     }
 
-    /// One attempt of a transaction, as [`call_once`](Self::call_once), with a connection that is there by a time.
+    /// One attempt of a transaction, as [`call_once`](Self::call_once), with a connection that is open before a
+    /// deadline.
     ///
-    /// *Errors.* `Unreachable` if none is; nothing was sent then.
+    /// *Errors.* `Unreachable` if no member can be reached; then nothing was sent.
     pub(crate) async fn send(
         &self,
         txn: &Txn,
@@ -298,9 +297,9 @@ impl Connections {
             .await
     }
 
-    /// A call that may be carried out more than once: it is tried until there is a response or a refusal.
+    /// A call that may be executed more than once: it is repeated until the member responds or refuses.
     ///
-    /// *Errors.* The last attempt's, at the deadline.
+    /// *Errors.* The error of the last attempt before the deadline.
     pub(crate) async fn call<Q: Message, A: Message + Default>(
         &self,
         method: Method<Q, A>,

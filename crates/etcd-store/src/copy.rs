@@ -1,9 +1,8 @@
-//! Copying all pairs of another store into etcd, or out of it, while no server uses either.
+//! Copies of all pairs between another store and etcd, in both directions, while no server uses either store.
 //!
-//! The record of the origin guards every step. A copy into etcd begins with the record, which servers
-//! refuse until the copy is complete; each write compares it. A copy out of etcd ends with the record, under
-//! the condition that nothing was written since the pairs were read: a server that was overlooked cannot write
-//! afterwards.
+//! The record of the origin protects every step. A copy into etcd begins with the record: servers do not start until
+//! the copy is complete, and each write of the copy compares the record. A copy out of etcd ends with the record, under
+//! the condition that nothing was written since the pairs were read: a server that still runs cannot write afterwards.
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,10 +24,10 @@ use crate::{
     value,
 };
 
-/// Longest time for an attempt of a call, and for all of them.
+/// Maximum time of one attempt of a call, and of all its attempts.
 const ATTEMPT: Duration = Duration::from_secs(10);
 const LIMIT: Duration = Duration::from_secs(60);
-/// Most keys and bytes in one transaction.
+/// Maximum number of keys and bytes in one transaction.
 const BATCH_KEYS: usize = 100;
 const BATCH_BYTES: usize = 1_000_000;
 
@@ -39,17 +38,17 @@ pub enum PrefixContents {
     Nothing,
     /// A copy that was interrupted.
     Incomplete {
-        /// The instance whose data it is.
+        /// The instance that owns the data.
         instance: String,
     },
     /// Data in use, or to be used.
     Data {
-        /// The number of keys, with those of the servers themselves.
+        /// The number of keys, including the keys of the servers themselves.
         keys: u64,
     },
     /// Data that was copied elsewhere, and is not used any more.
     Moved {
-        /// The place where it continues.
+        /// The store that continues with the data.
         to: String,
     },
 }
@@ -57,7 +56,7 @@ pub enum PrefixContents {
 /// The error of a copy of a store into or out of etcd.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
-    /// etcd cannot be used, or does not answer.
+    /// etcd cannot be used, or does not respond.
     #[error(transparent)]
     Etcd(#[from] ConnectError),
     /// Something else has written below the prefix.
@@ -76,13 +75,13 @@ impl From<RpcError> for CopyError {
 pub struct LivePairs {
     /// All pairs with the server's prefix.
     pub live: LiveKeys,
-    /// The revision that servers show for them.
+    /// The revision at which servers report these pairs.
     pub revision: Revision,
     in_etcd: EtcdRevision,
 }
 
 impl LivePairs {
-    /// The pairs that are copied: those without a lease, which would delete them.
+    /// The pairs that are copied: pairs without a lease, because the expiry of a lease deletes its pairs.
     pub fn without_lease(&self) -> impl Iterator<Item = &KeyValue> {
         let pairs = self.live.values().map(Arc::as_ref);
         pairs.filter(|pair| pair.lease.is_none())
@@ -142,9 +141,9 @@ impl EtcdCopy {
         Ok(range.count.cast_unsigned())
     }
 
-    /// Begins a copy of an instance, over nothing or over an interrupted copy, whose pairs are deleted.
+    /// Begins a copy of an instance, into an empty store or over an interrupted copy, whose pairs are deleted.
     ///
-    /// *Errors.* `Etcd`; `Written` if there is something else.
+    /// *Errors.* `Etcd`; `Written` if the store has other data.
     pub async fn begin(&self, instance: &str) -> Result<StartedCopy, CopyError> {
         let (observed, existing) = origin::read(&self.connections, &self.keys).await?;
         let guard = match existing {
@@ -161,7 +160,7 @@ impl EtcdCopy {
             .map(StartedCopy)
     }
 
-    /// Adds a pair, which keeps its revisions. Leases are not copied.
+    /// Adds a pair with its revisions. Leases are not copied.
     ///
     /// *Errors.* `Etcd`; `Written` if another copy has started.
     pub async fn put(&mut self, begun: &StartedCopy, pair: &KeyValue) -> Result<(), CopyError> {
@@ -191,7 +190,7 @@ impl EtcdCopy {
         }
     }
 
-    /// Writes the last pairs, and reads all of them back.
+    /// Writes the last pairs, then reads all pairs of the copy.
     ///
     /// *Errors.* As of [`put`](Self::put).
     pub async fn finish(&mut self, begun: &StartedCopy) -> Result<LiveKeys, CopyError> {
@@ -203,7 +202,7 @@ impl EtcdCopy {
         Ok(mirror::load(&self.connections, &self.keys, origin).await?.0)
     }
 
-    /// Completes the copy, so that servers can use it: their revisions begin above `revision`.
+    /// Completes the copy, so that servers can use the data: their revisions begin above `revision`.
     ///
     /// *Errors.* As of [`put`](Self::put).
     pub async fn complete(&self, begun: StartedCopy, revision: Revision) -> Result<(), CopyError> {
@@ -243,9 +242,9 @@ impl EtcdCopy {
             .eq(pairs.without_lease()))
     }
 
-    /// Leaves the data to the copy that was made elsewhere: no server can use it here any more.
+    /// Records that another store continues with the data: no server can use the data in this etcd any more.
     ///
-    /// *Errors.* `Etcd`; `Written` if the copy does not have all.
+    /// *Errors.* `Etcd`; `Written` if the copy lacks a pair.
     pub async fn leave(&self, pairs: &LivePairs, to: &str) -> Result<(), CopyError> {
         let (observed, existing) = origin::read(&self.connections, &self.keys).await?;
         let offset = match existing {
@@ -260,7 +259,8 @@ impl EtcdCopy {
         let prefixes = [self.keys.all_data().0, self.keys.marks.clone()];
         let guard = prefixes.map(|prefix| Condition::AllBefore(prefix, next));
         let moved = self.note(observed, &record, guard.into(), None).await?;
-        // No server writes from here on. A deletion may have been overlooked: not each has a mark.
+        // From this point on, no server writes. The condition may have missed a deletion, because not every deletion
+        // writes a mark.
         if self.is_unchanged(pairs).await? {
             return Ok(());
         }
@@ -293,7 +293,7 @@ impl EtcdCopy {
         if response.succeeded {
             return Ok(response.revision);
         }
-        // An attempt without an answer may have been carried out.
+        // An attempt without a response may have been executed.
         match origin::read(&self.connections, &self.keys).await? {
             (now, Some(existing)) if now > observed && existing == *record => Ok(now),
             _ => Err(CopyError::Written),

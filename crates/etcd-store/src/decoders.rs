@@ -13,7 +13,7 @@ use crate::{
     value,
 };
 
-/// Decodes a stream of messages, each as every answer that is in use, and the values in them. Returns
+/// Decodes a stream of messages: each message as every type of response that is in use, with the values in it. Returns
 /// the number of messages.
 pub fn stream(bytes: &[u8]) -> usize {
     let mut received = BytesMut::from(bytes);
@@ -37,7 +37,7 @@ pub fn stream(bytes: &[u8]) -> usize {
     count
 }
 
-/// Decodes a stored value, and the same bytes as the record of the data's origin.
+/// Decodes a stored value; decodes its bytes also as the record of the origin.
 pub fn stored_value(stored: &Bytes) -> Option<Bytes> {
     let _record = OriginRecord::parse(stored);
     value::load(stored, Revision(1))

@@ -7,7 +7,7 @@ pub(crate) struct Keys {
     data: Vec<u8>,
     /// The key whose revision all transactions of this process compare.
     pub(crate) fence: Vec<u8>,
-    /// The key that each transaction of this process writes, with its number.
+    /// The key into which each transaction of this process writes its number.
     pub(crate) mark: Vec<u8>,
     /// The key of the record of the data's origin.
     pub(crate) origin: Vec<u8>,
@@ -18,7 +18,7 @@ pub(crate) struct Keys {
 }
 
 impl Keys {
-    /// `writer` is the name of this process, which no other has had.
+    /// `writer` is the name of this process; no other process has ever had this name.
     pub(crate) fn new(prefix: &str, writer: &str) -> Self {
         let prefix = prefix.trim_end_matches('/');
         let key = |rest: &str| format!("{prefix}/{rest}").into_bytes();
@@ -43,18 +43,18 @@ impl Keys {
         key.strip_prefix(self.data.as_slice())
     }
 
-    /// First key and end of all keys below the prefix.
+    /// The first key with the prefix, and the first key after all keys with the prefix.
     pub(crate) fn all(&self) -> (Vec<u8>, Vec<u8>) {
         (self.prefix.clone(), end_of(&self.prefix))
     }
 
-    /// First key and end of the pairs of the store.
+    /// The first key of the pairs of the store, and the first key after them.
     pub(crate) fn all_data(&self) -> (Vec<u8>, Vec<u8>) {
         (self.data.clone(), end_of(&self.data))
     }
 }
 
-/// The first key behind all keys with the prefix, which ends with a slash.
+/// The first key after all keys with the prefix, which ends with a slash.
 pub(crate) fn end_of(prefix: &[u8]) -> Vec<u8> {
     let mut end = prefix.to_vec();
     if let Some(last) = end.last_mut() {

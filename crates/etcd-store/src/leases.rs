@@ -17,8 +17,8 @@ use crate::{
 /// Longest time for an attempt of a call.
 const ATTEMPT: Duration = Duration::from_secs(5);
 
-/// Creates a lease for this many seconds; etcd raises very short ones. A repeated call may leave a lease
-/// without keys behind, which expires.
+/// Creates a lease with a time to live in seconds; etcd raises very short times. A repeated call may leave a lease
+/// without keys, which expires.
 pub(crate) async fn grant(
     connections: &Connections,
     seconds: u64,
@@ -34,7 +34,7 @@ pub(crate) async fn grant(
     Ok(LeaseId(granted.id.cast_unsigned()))
 }
 
-/// The request that ends a lease.
+/// The request that revokes a lease.
 pub(crate) fn revocation(lease: LeaseId) -> LeaseRevokeRequest {
     LeaseRevokeRequest {
         id: lease.0.cast_signed(),

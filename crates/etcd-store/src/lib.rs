@@ -1,10 +1,10 @@
 //! The store over an etcd cluster, which several servers share.
 //!
-//! Every read and every watch is answered by a copy of all keys in memory (`mirror`), so the load on
-//! etcd does not depend on the number of clients. Writes are etcd's transactions (`txn`). A write is
-//! acknowledged when the copy has it; after a write without an answer, its outcome is read from the store before
-//! the caller gets an answer (`writer`). The newest revision of all servers is asked for once for all that wait
-//! (`read_index`). `service-protocols` has etcd's messages.
+//! A copy of all keys in memory (`mirror`) serves every read and every watch, so the load on etcd does not depend on
+//! the number of clients. Writes are etcd's transactions (`txn`). A write is acknowledged when the copy contains it. If
+//! a write gets no response, its outcome is read from etcd before the caller gets a result (`writer`). The newest
+//! revision of all servers is read once for all waiting callers (`read_index`). `service-protocols` has etcd's
+//! messages.
 
 mod compaction;
 mod connections;

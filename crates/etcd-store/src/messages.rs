@@ -12,7 +12,7 @@ use service_protocols::{
 
 use crate::{keys, revision::EtcdRevision};
 
-/// A read of the keys from `key` to `end`, which is empty for the single key.
+/// A read of the keys from `key` to `end`; `end` is empty in a read of a single key.
 pub(crate) fn range(key: Vec<u8>, end: Vec<u8>) -> api::RangeRequest {
     api::RangeRequest {
         key,
@@ -88,7 +88,7 @@ pub(crate) enum RequestOp {
         value: Vec<u8>,
         lease: Option<LeaseId>,
     },
-    /// Deletes a key, and answers with its former value.
+    /// Deletes a key; the response has its former value.
     Delete(Vec<u8>),
     /// Deletes all keys with the prefix, which ends with a slash.
     DeleteAll(Vec<u8>),
@@ -148,7 +148,7 @@ pub(crate) fn watch(key: Vec<u8>, end: Vec<u8>, from: EtcdRevision) -> api::Watc
     }
 }
 
-/// `WatchRequest` that asks for the progress of the stream.
+/// `WatchRequest` for the progress of the stream.
 pub(crate) fn progress() -> api::WatchRequest {
     let progress = api::WatchProgressRequest {};
     api::WatchRequest {
@@ -156,7 +156,7 @@ pub(crate) fn progress() -> api::WatchRequest {
     }
 }
 
-/// The revision in the header of an answer.
+/// The revision in the header of a response.
 pub(crate) fn revision_of(header: Option<&api::ResponseHeader>) -> EtcdRevision {
     let revision = header.map_or(0, |header| header.revision);
     EtcdRevision::of_message(revision)
@@ -171,7 +171,7 @@ pub(crate) struct StoredPair {
     pub(crate) mod_revision: EtcdRevision,
     /// The number of writes since the key was created.
     pub(crate) version: u64,
-    /// The id of the pair's lease; zero for none.
+    /// The id of the lease of the pair; zero for a pair without a lease.
     pub(crate) lease: u64,
 }
 
@@ -232,7 +232,7 @@ impl From<api::TxnResponse> for TxnResponse {
     }
 }
 
-/// The pairs of an operation: of a range, or those that a deletion deleted.
+/// The pairs of an operation: the pairs of a range, or the pairs that a deletion removed.
 fn pairs_of(operation: api::ResponseOp) -> Vec<StoredPair> {
     match operation.response {
         Some(Response::ResponseRange(range)) => pairs(range.kvs),
@@ -260,7 +260,7 @@ impl From<mvccpb::Event> for WatchEvent {
 /// `WatchResponse`: events, progress, or the end of a watch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct WatchResponse {
-    /// The revision of the member. Without events, all up to it have been sent.
+    /// The revision of the member. A response without events means that all events up to this revision were sent.
     pub(crate) revision: EtcdRevision,
     pub(crate) is_created: bool,
     /// The reason for the end of the watch, if it has ended.

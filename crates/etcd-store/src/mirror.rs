@@ -1,5 +1,4 @@
-//! The copy of all keys in memory, which answers every read and feeds every watch. One watch of etcd
-//! keeps it current.
+//! The copy of all keys in memory, which serves every read and every watch. One watch of etcd updates the copy.
 
 use std::{
     collections::HashMap,
@@ -31,17 +30,17 @@ use crate::{
 
 /// Keys per page of the first read.
 const PAGE_KEYS: i64 = 256;
-/// Longest time for one page, and for the beginning of a watch.
+/// Maximum time of the read of one page, and of the start of a watch.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time for reading everything.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(120);
 /// Pause before the watch is started again after a failure.
 const PAUSE: Duration = Duration::from_millis(100);
-/// The first part of a wait for a revision: an event is mostly on its way.
+/// The first part of a wait for a revision: usually etcd has already sent the event.
 const EVENT_TIME: Duration = Duration::from_millis(10);
-/// Interval of requests for progress while somebody waits for a revision.
+/// Interval of requests for progress while a caller waits for a revision.
 const NUDGE_INTERVAL: Duration = Duration::from_millis(30);
-/// The history is not trimmed more often than this.
+/// Minimum interval between two trims of the history.
 const TRIM_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The trace of a transaction of this process in the watch.
@@ -49,9 +48,9 @@ const TRIM_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) enum MarkState {
     /// Nothing yet.
     Awaited,
-    /// It has come, with these changes.
+    /// The event of the mark has arrived, with these changes.
     Arrived(Arc<Commit>),
-    /// It may have been among the events that were lost to a compaction.
+    /// The event of the mark may be among the events that were lost to a compaction.
     Missed,
 }
 
@@ -60,10 +59,10 @@ pub(crate) struct Mirror {
     pub(crate) published: Published,
     pub(crate) origin: Origin,
     keys: Keys,
-    /// Whether the data is no longer that of the start.
+    /// Whether the data in etcd was replaced after the start of this server.
     is_replaced: AtomicBool,
     progress_interval: Duration,
-    /// The published revision. Marks of a revision are noted before it is sent here.
+    /// The published revision. The marks of a revision are recorded before the revision is sent here.
     reached: watch::Sender<Revision>,
     nudge: Notify,
     marks: Mutex<HashMap<u64, MarkState>>,
@@ -109,12 +108,12 @@ impl Mirror {
         self.failure_for_ever().or(failure)
     }
 
-    /// The reason why this server needs a restart, if it does.
+    /// The reason why this server needs a restart; `None` if it does not need a restart.
     pub(crate) fn failure_for_ever(&self) -> Option<StoreError> {
         self.is_replaced.load(Ordering::Relaxed).then(replaced)
     }
 
-    /// Records that the data is no longer that of the start.
+    /// Records that the data in etcd was replaced after the start of this server.
     pub(crate) fn note_replaced(&self) {
         self.is_replaced.store(true, Ordering::Relaxed);
     }
@@ -182,7 +181,7 @@ impl Mirror {
         }
     }
 
-    /// Replaces the copy after events were lost. All watchers are cut off.
+    /// Replaces the copy after events were lost. All watches of clients are ended.
     async fn reload(&self, connections: &Connections) {
         tracing::warn!("etcd has compacted events that were not seen yet; all keys are read again");
         loop {
@@ -206,7 +205,7 @@ impl Mirror {
         }
     }
 
-    /// Follows one watch to its end.
+    /// Processes the events of one watch until the watch ends.
     async fn follow(&self, connections: &Connections) -> WatchEnd {
         let mut changes = connections.changes();
         let CurrentConnection { number, channel } = match connections.current().await {
@@ -387,7 +386,7 @@ pub(crate) fn loaded(key: &[u8], pair: &StoredPair, origin: Origin) -> KeyValue 
     }
 }
 
-/// All keys at one revision, which is the newest of the cluster at the first page.
+/// All keys at one revision. The revision is the newest revision of the cluster when the first page is read.
 pub(crate) async fn load(
     connections: &Connections,
     keys: &Keys,

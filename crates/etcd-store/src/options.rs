@@ -21,11 +21,11 @@ type Observe = dyn Fn(&Call<'_>) + Send + Sync;
 pub struct Call<'a> {
     /// The name of the call in etcd's API (`Txn`, `Range`).
     pub method: &'a str,
-    /// The transaction of the store that it should carry out.
+    /// The transaction of the store that the call executes.
     pub txn: Option<&'a Txn>,
-    /// The time until its end.
+    /// The duration of the call.
     pub duration: Duration,
-    /// Whether etcd refused it, or did not answer.
+    /// Whether etcd refused the call, or did not respond.
     pub failed: bool,
 }
 
@@ -86,11 +86,11 @@ impl fmt::Debug for Dialer {
 /// The options for opening a store in etcd.
 #[derive(Clone, Debug)]
 pub struct EtcdOptions {
-    /// The members: `http://host:port` or `https://host:port`. The first that answers is used.
+    /// The members: `http://host:port` or `https://host:port`. The store uses the first member that responds.
     pub endpoints: Vec<String>,
-    /// The prefix of all keys. Servers with the same prefix share a store.
+    /// The prefix of all keys. Servers with equal prefixes share a store.
     pub prefix: String,
-    /// File of the certificates of the members' authorities, in PEM; those of the machine without it.
+    /// File with the certificates of the members' authorities, in PEM; `None` for the authorities of the machine.
     pub cafile: Option<PathBuf>,
     /// Files of the client's certificate with its chain, and of its key, in PEM. All files are read again
     /// for each new connection.
@@ -99,7 +99,7 @@ pub struct EtcdOptions {
     pub limits: Limits,
     /// The observer of all calls, for metrics.
     pub observer: Option<CallObserver>,
-    /// Makes the connections, without TLS; TCP without it.
+    /// Opens the connections, before TLS; `None` for TCP.
     pub dialer: Option<Dialer>,
 }
 
@@ -136,10 +136,10 @@ pub enum ConnectError {
     /// A file of certificates that cannot be read.
     #[error("read {}", .0.display())]
     File(PathBuf, #[source] io::Error),
-    /// A file of certificates or keys that is not one.
+    /// A file without a valid certificate or key.
     #[error("use {}", .0.display())]
     Certificates(PathBuf, #[source] BundleError),
-    /// The files of a certificate and of another one's key.
+    /// The files of a certificate and of a key that does not belong to the certificate.
     #[error("the key in {} is not that of the certificate in {}", .1.display(), .0.display())]
     OtherKey(PathBuf, PathBuf),
     /// TLS cannot be used.
@@ -156,12 +156,12 @@ pub enum ConnectError {
     /// The record of the data's origin has an unknown format.
     #[error("the data in etcd was copied by a newer version of mainstay; use that")]
     NewerRecord,
-    /// No member answers, or every one is refused; with the reasons.
+    /// No member responds, or every member refuses; with the reason of each member.
     #[error("etcd cannot be used")]
     Store(#[from] StoreError),
 }
 
-/// The error of a start for an etcd that does not answer.
+/// The error of a start with an etcd that does not respond.
 pub(crate) fn unusable(error: RpcError) -> StoreError {
     StoreError::Unavailable(error.to_string())
 }

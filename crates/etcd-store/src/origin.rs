@@ -1,9 +1,8 @@
-//! The origin of the data below a prefix: a record beside it, which every transaction compares.
+//! The origin of the data below a prefix: a record next to the data, which every transaction compares.
 //!
-//! etcd counts revisions from its own beginning. Data that was copied from another store continues with the
-//! revisions of that one: **every server adds the offset of the record** to the revisions of etcd, and
-//! the copied pairs keep the revisions that they had, all of which are at most the offset. Without a
-//! record, the offset is zero.
+//! etcd counts revisions from its own creation. Data that was copied from another store continues with the revisions of
+//! the other store: **every server adds the offset of the record** to the revisions of etcd, and the copied pairs have
+//! their original revisions, which are at most the offset. Without a record, the offset is zero.
 
 use mvcc_store::Revision;
 use service_protocols::etcdserverpb::kv;
@@ -19,7 +18,8 @@ use crate::{
 /// The record, as of a start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Origin {
-    /// The revision of the record; zero for none. Copied pairs that nobody has written since are older.
+    /// The revision of the record; zero without a record. A copied pair that was not written since the copy has an
+    /// older revision.
     pub(crate) record: EtcdRevision,
     /// The newest revision of the store that the data was copied from.
     pub(crate) offset: u64,
@@ -31,19 +31,19 @@ impl Origin {
         Revision(revision.0.saturating_add(self.offset))
     }
 
-    /// The revision of etcd that clients see as this one; zero for one before the copy.
+    /// The revision in etcd of a revision that clients see; zero for a revision before the copy.
     pub(crate) fn in_etcd(&self, revision: Revision) -> EtcdRevision {
         EtcdRevision(revision.0.saturating_sub(self.offset))
     }
 
-    /// Whether a pair with this revision can only be a copied one.
+    /// Whether a pair with this revision comes from the copy.
     pub(crate) fn is_copied(&self, revision: Revision) -> bool {
         revision.0 <= self.offset
     }
 
-    /// The origin of the data, for a server that starts on it.
+    /// The origin of the data, for a server that starts with this data.
     ///
-    /// *Errors.* The copy is not complete, or the data was copied elsewhere since.
+    /// *Errors.* The copy is not complete, or the data was copied to another store since.
     pub(crate) async fn read(connections: &Connections, keys: &Keys) -> Result<Self, ConnectError> {
         let (record, existing) = read(connections, keys).await?;
         match existing {
@@ -60,12 +60,12 @@ impl Origin {
 pub(crate) enum OriginRecord {
     /// A copy into this etcd has started.
     Copying {
-        /// The instance whose data it is.
+        /// The instance that owns the data.
         instance: String,
     },
     /// The copy is complete.
     Complete { offset: u64 },
-    /// The data was copied elsewhere, and continues there.
+    /// The data was copied to another store, which continues with it.
     Moved { offset: u64, to: String },
 }
 
@@ -80,7 +80,7 @@ impl OriginRecord {
         .into_bytes()
     }
 
-    /// Reads a line; `None` if it is of a newer version.
+    /// Reads a line; `None` if a newer version of the program wrote the line.
     pub(crate) fn parse(line: &[u8]) -> Option<Self> {
         let (kind, rest) = std::str::from_utf8(line).ok()?.split_once(' ')?;
         match kind {
@@ -102,7 +102,7 @@ impl OriginRecord {
     }
 }
 
-/// The record with its revision, which is zero without one.
+/// The record with its revision; the revision is zero without a record.
 pub(crate) async fn read(
     connections: &Connections,
     keys: &Keys,

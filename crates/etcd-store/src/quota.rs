@@ -1,8 +1,8 @@
-//! The quota on stored objects, all of which are in the memory of each server.
+//! The quota on stored objects. Each server has all stored objects in memory.
 //!
-//! New keys are refused first. Changes, and keys with a lease (events), may use a part more, so that the problems of
-//! a full store can be reported and solved; deletions are always allowed. The copy is the measure, which may be a
-//! moment behind: servers that write at the same time may exceed the quota by these writes.
+//! A full store refuses new keys first. Changes, and keys with a lease (events), may exceed the quota by a fraction, so
+//! that users can find and solve the problem; deletions are always allowed. The quota is compared with the size of the
+//! copy, which may be a moment old: concurrent writes through several servers may exceed the quota.
 
 use mvcc_store::{
     Operation, StoreError, Txn, Value,
@@ -11,10 +11,10 @@ use mvcc_store::{
 
 /// Changes may exceed the quota by this fraction.
 const CHANGES_BEYOND: u64 = 16;
-/// Keys with a lease may exceed it by this fraction.
+/// Keys with a lease may exceed the quota by this fraction.
 const LEASED_BEYOND: u64 = 32;
 
-/// Checks that there is room for a transaction beside the stored pairs.
+/// Checks that the pairs of a transaction and the stored pairs fit into the quota.
 ///
 /// *Errors.* `Quota`.
 pub(crate) fn check(txn: &Txn, stored: &NewestKeys, max: u64) -> Result<(), StoreError> {

@@ -1,4 +1,4 @@
-//! The newest revision of the cluster: one read for all that wait (the "read index" of Raft).
+//! The newest revision of the cluster: one read for all waiting callers (the "read index" of Raft).
 
 use std::{
     sync::{Arc, Mutex, PoisonError},

@@ -1,9 +1,9 @@
-//! The lease of this process on its own keys in etcd, the fence and the mark: they expire some time after the
-//! process has ended.
+//! The lease of this process for its two keys in etcd, the fence and the mark: the keys expire some time after the
+//! process has exited.
 //!
-//! A transaction with a mark is carried out only as long as the lease exists, and the fence exists as long as the
-//! lease. So when a lease has ended, no transaction of its time can be carried out, and the next lease
-//! begins without a fence.
+//! etcd executes a transaction with a mark only while the lease exists, and the fence exists as long as the lease.
+//! After the expiry of a lease, no transaction of its session can be executed, and the next lease begins without a
+//! fence.
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
@@ -15,7 +15,7 @@ use tokio::{sync::Mutex, time::Instant};
 
 use crate::{connections::Connections, leases, revision::EtcdRevision};
 
-/// Time to live, far above the time that a transaction can be on its way.
+/// Time to live, much longer than a transaction can remain in the network.
 const SECONDS: u64 = 3600;
 /// Interval between two renewals of the lease: a third of its life.
 pub(crate) const RENEWAL: Duration = Duration::from_secs(SECONDS / 3);
@@ -24,11 +24,11 @@ pub(crate) const RENEWAL: Duration = Duration::from_secs(SECONDS / 3);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Session {
     pub(crate) lease: Option<LeaseId>,
-    /// The revision at which the fence was last written, as far as is known; zero for never.
+    /// The newest known revision of the fence; zero if the fence was never written.
     pub(crate) fence: EtcdRevision,
 }
 
-/// The present session of this process.
+/// The current session of this process.
 pub(crate) struct Sessions {
     connections: Arc<Connections>,
     present: RwLock<Session>,
@@ -48,7 +48,7 @@ impl Sessions {
         *self.present.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The present session with its lease, which is granted if there is none.
+    /// The current session with its lease, which is created if there is no lease.
     pub(crate) async fn begun(&self, deadline: Instant) -> Result<(Session, LeaseId), StoreError> {
         let present = || {
             let session = self.present();
@@ -87,9 +87,9 @@ impl Sessions {
         }
     }
 
-    /// Whether the lease exists; it is renewed.
+    /// Renews the lease; returns whether the lease exists.
     ///
-    /// *Errors.* etcd does not answer.
+    /// *Errors.* etcd does not respond.
     pub(crate) async fn exists(&self, lease: LeaseId) -> Result<bool, StoreError> {
         match leases::keep_alive(&self.connections, lease).await {
             Ok(()) => Ok(true),

@@ -32,29 +32,29 @@ use crate::{
     writer::Writer,
 };
 
-/// Longest time for an attempt of a call about leases, and for all of them.
+/// Maximum time of one attempt of a call about leases, and of all its attempts.
 const ATTEMPT: Duration = Duration::from_secs(5);
 const LIMIT: Duration = Duration::from_secs(15);
 /// Longest wait for a revision that a client brought.
 const REACH_LIMIT: Duration = Duration::from_secs(3);
-/// Longest wait of a fresh read, for the newest revision and for the events before it.
+/// Maximum wait of a fresh read, for the newest revision and for the events before it.
 const FRESH_LIMIT: Duration = Duration::from_secs(10);
 /// Interval of the requests for etcd's alarms and size.
 const SPACE_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// A store in an etcd cluster.
 ///
-/// Writes of other servers appear as they arrive; after [`newest`](Store::newest) all that were
-/// acknowledged before are there. Dropping it ends its watches.
+/// Writes of other servers appear when their events arrive. After [`newest`](Store::newest), the store contains all
+/// writes that were acknowledged before the call. Dropping the store stops its watches.
 pub struct EtcdStore {
     connections: Arc<Connections>,
     mirror: Arc<Mirror>,
     writer: Arc<Writer>,
     read_index: ReadIndex,
     live_bytes_max: u64,
-    /// The bytes of the database file of the member in use; zero before the first look.
+    /// The size of the database file of the member in use, in bytes; zero before the first read.
     size: Arc<AtomicU64>,
-    /// Whether etcd has been seen at an older revision than the copy.
+    /// Whether etcd has reported an older revision than the copy.
     is_older: AtomicBool,
     _tasks: [AbortOnDropHandle<()>; 5],
 }
@@ -62,7 +62,7 @@ pub struct EtcdStore {
 impl EtcdStore {
     /// Connects with a member and reads all keys.
     ///
-    /// *Errors.* Invalid options; no member that answers, or only members of a version that loses events.
+    /// *Errors.* The options are invalid, no member responds, or all members have versions that lose events.
     pub fn connect(options: &EtcdOptions) -> BoxFuture<'_, Result<Arc<Self>, ConnectError>> {
         async move {
             let connections = Arc::new(Connections::from_options(options).await?);
@@ -106,12 +106,12 @@ impl EtcdStore {
         .boxed()
     }
 
-    /// Deletes the keys of this process itself in etcd, which would otherwise expire after an hour.
+    /// Deletes the keys of this process in etcd, which would otherwise expire after an hour.
     pub async fn close(&self) {
         self.writer.end_session().await;
     }
 
-    /// The bytes of the database file of the member in use, as of the last look.
+    /// The size of the database file of the member in use at the last read, in bytes.
     pub fn size(&self) -> Option<u64> {
         let size = self.size.load(Ordering::Relaxed);
         (size > 0).then_some(size)
@@ -124,7 +124,7 @@ impl Drop for EtcdStore {
     }
 }
 
-/// Follows the alarm for a full etcd, which somebody clears by hand, and the size of etcd.
+/// Observes the alarm for a full etcd, which an administrator clears, and the size of etcd.
 async fn check_free_space(
     connections: Arc<Connections>,
     writer: Arc<Writer>,
@@ -301,7 +301,7 @@ fn older() -> StoreError {
     )
 }
 
-/// The reason why new keys are refused at this number of bytes, if they are.
+/// The reason why the store refuses new keys at this number of bytes; `None` if it accepts new keys.
 fn used_up(stored: u64, max: u64) -> Option<StoreError> {
     (stored >= max).then_some(StoreError::Quota { stored, max })
 }

@@ -1,5 +1,5 @@
-//! The certificates for connections by TLS. Their files are read again for each new connection, so that
-//! renewed ones need no restart.
+//! The certificates for TLS connections. Their files are read again for each new connection, so renewed certificates
+//! need no restart.
 
 use std::{
     io,
@@ -49,8 +49,8 @@ impl TlsFiles {
         })
     }
 
-    /// The settings from the current contents of the files, or the previous ones if these are invalid: a
-    /// certificate may be replaced a moment before its key.
+    /// The settings from the current contents of the files; the previous settings if the contents are invalid, because
+    /// a certificate may be replaced a moment before its key.
     pub(crate) async fn current(&self) -> Arc<ClientConfig> {
         let mut in_use = self.in_use.lock().await;
         let present = async {

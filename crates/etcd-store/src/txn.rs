@@ -1,10 +1,10 @@
-//! A transaction as etcd's, and etcd's answer as its result. Pure.
+//! The conversion of a transaction into a transaction of etcd, and of the response into a result. Pure.
 //!
-//! Two keys of this process are in each transaction that changes something. The **fence** is compared:
-//! a transaction sent before the fence was written again cannot be carried out any more. The **mark**
-//! is written with the transaction's number: its event says that the transaction was carried out, and
-//! at which revision. With both, the outcome of a transaction without an answer can be found out. Both
-//! keys have the lease of this process (`session`), and are gone with it.
+//! Each transaction with changes contains two keys of this process. The transaction compares the **fence**: a
+//! transaction that was sent before the last write of the fence cannot be executed any more. The transaction writes its
+//! number into the **mark**: the event of the mark proves that the transaction was executed, and has its revision. With
+//! both keys, the outcome of a transaction without a response can be determined. Both keys have the lease of this
+//! process (`session`), and expire with the lease.
 
 use std::sync::Arc;
 
@@ -49,8 +49,8 @@ pub(crate) fn only_deletes(txn: &Txn) -> bool {
     operations.all(|operation| matches!(operation, Operation::Delete { .. }))
 }
 
-/// Whether nothing is lost if the transaction is carried out twice: it only deletes, without a
-/// comparison, or only compares.
+/// Whether a second execution of the transaction changes nothing: the transaction only deletes without comparisons, or
+/// only compares.
 pub(crate) fn is_repeatable(txn: &Txn) -> bool {
     only_deletes(txn) && (txn.compare.is_empty() || txn.operations.is_empty())
 }
@@ -63,7 +63,7 @@ pub(crate) struct NewMark {
     pub(crate) lease: LeaseId,
 }
 
-/// The comparisons that a transaction of this process has beside its own.
+/// The comparisons that this process adds to each transaction.
 #[derive(Clone, Copy)]
 pub(crate) struct TxnGuards<'a> {
     pub(crate) keys: &'a Keys,
@@ -73,9 +73,8 @@ pub(crate) struct TxnGuards<'a> {
 }
 
 impl TxnGuards<'_> {
-    /// The conditions for a comparison. A copied pair shows a revision that etcd does not know: it is there as
-    /// long as it is in the copy of all keys, and older than the record of the origin in etcd. Nobody
-    /// writes such a pair again.
+    /// The conditions of a comparison. A copied pair has a revision that etcd does not know. The pair is unchanged
+    /// while the copy in memory contains it, and while its revision in etcd is older than the record of the origin.
     fn conditions(&self, compare: &Compare, live: &LiveKeys) -> Vec<Condition> {
         let key = self.keys.data(compare.key());
         // No key has been written so often.
@@ -149,22 +148,23 @@ pub(crate) fn request(
     Ok(request)
 }
 
-/// The meaning of etcd's answer.
+/// The meaning of etcd's response.
 #[derive(Debug, PartialEq)]
 pub(crate) enum TxnOutcome {
-    /// The operations were carried out; with the former pairs of deleted keys.
+    /// The operations were executed; with the former pairs of deleted keys.
     Committed(Revision, Vec<Option<KeyValue>>),
     /// A comparison failed.
     Refused(TxnResult),
-    /// The fence has been written since, last at this revision: nothing is known about the comparisons.
+    /// The fence was written after the transaction was sent, last at this revision: the results of the comparisons are
+    /// unknown.
     Fenced(EtcdRevision),
-    /// The data below the prefix is not that of the start any more.
+    /// The data below the prefix was replaced after the start of this server.
     Replaced,
 }
 
-/// Reads the answer to a transaction.
+/// Reads the response to a transaction.
 ///
-/// *Errors.* The answer does not fit the transaction.
+/// *Errors.* The response does not fit the transaction.
 pub(crate) fn outcome(
     txn: &Txn,
     base: TxnGuards<'_>,
@@ -212,7 +212,8 @@ pub(crate) fn deletions(revision: Revision, former: Vec<Option<KeyValue>>) -> Tx
     }
 }
 
-/// The result of a transaction by the changes that it made; `None` if they are of another one.
+/// The result of a transaction, computed from the changes in the history; `None` if the changes belong to another
+/// transaction.
 pub(crate) fn committed(txn: &Txn, commit: &Commit) -> Option<TxnResult> {
     let change = |key: &[u8]| commit.changes.iter().find(|change| *change.key == *key);
     let pair = |pair: &Arc<KeyValue>| KeyValue::clone(pair);

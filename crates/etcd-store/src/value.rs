@@ -1,9 +1,9 @@
 //! The form of a value in etcd.
 //!
-//! A stamped value contains its revision, which is unknown before the commit. Its two parts are
-//! stored, and every server inserts the revision when the value arrives. A copied value keeps the revisions
-//! that it had in another store. The first byte says the form: `p` and the value; `s`, the length of the
-//! first part (a varint), and both parts; or `c`, both revisions (varints), and the value.
+//! A stamped value contains its revision, which is unknown before the commit. etcd stores the two parts around the
+//! revision, and every server inserts the revision when the value arrives. A copied value has the revisions of another
+//! store. The first byte states the form: `p` and the value; `s`, the length of the first part (a varint), and both
+//! parts; or `c`, both revisions (varints), and the value.
 
 use bytes::Bytes;
 use mvcc_store::{KeyValue, Revision, Value};
@@ -31,7 +31,7 @@ pub(crate) fn store(value: &Value) -> Vec<u8> {
     out
 }
 
-/// A value of another store with the revisions that it has there, as etcd stores it.
+/// A value of another store with its revisions in that store, in the form in which etcd stores it.
 pub(crate) fn store_copied(pair: &KeyValue) -> Vec<u8> {
     let mut out = Vec::with_capacity(pair.value.len() + 16);
     out.push(COPIED);
@@ -53,7 +53,7 @@ pub(crate) fn copied(stored: &Bytes) -> Option<(Revision, Revision, Bytes)> {
     Some((Revision(created), Revision(modified), value))
 }
 
-/// The value as of the revision of its write; `None` if no server of this kind stored it.
+/// The value with the revision of its write; `None` if no mainstay server stored the value.
 pub(crate) fn load(stored: &Bytes, revision: Revision) -> Option<Bytes> {
     let (form, mut rest) = stored.split_first()?;
     match *form {

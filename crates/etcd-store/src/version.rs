@@ -2,8 +2,8 @@
 
 use thiserror::Error;
 
-/// The first version of each minor version without known faults, from the changelogs: duplicate
-/// events, progress marks ahead of events, lost deletions and old events on new watches.
+/// The first version of each minor version without the faults in the changelogs of etcd: duplicate events, progress
+/// marks before their events, lost deletions, and old events on new watches.
 const FLOORS: [([u32; 2], u32); 2] = [([3, 4], 38), ([3, 5], 22)];
 
 /// The reason why a version of etcd is not accepted.

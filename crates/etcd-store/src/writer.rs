@@ -1,4 +1,4 @@
-//! The execution of a transaction in etcd, until its outcome is known.
+//! The execution of a transaction in etcd, until its outcome is certain.
 
 use std::{
     sync::{
@@ -24,17 +24,18 @@ use crate::{
     txn::{self, NewMark, TxnGuards, TxnOutcome},
 };
 
-/// Longest time for an attempt. A transaction that was on its way to a leader that died gets no answer
-/// before etcd gives up, after seven seconds; the next leader is there after one or two.
+/// Maximum time of one attempt. If the leader dies, etcd drops its pending transactions without a response after seven
+/// seconds; the next leader is elected after one or two seconds.
 const ATTEMPT: Duration = Duration::from_secs(3);
 /// Longest time until an attempt begins.
 const LIMIT: Duration = Duration::from_secs(17);
-/// Longest time from then until it is sent: it needs a connection.
+/// Maximum time after that until the transaction is sent: sending needs a connection.
 const SENDING: Duration = Duration::from_secs(3);
-/// Longest time to find out the result of an attempt, from its end. Elections on a busy machine take most of it.
+/// Maximum time to determine the outcome of an attempt, from the end of the attempt. On a busy machine, elections need
+/// most of this time.
 const FINDING_OUT: Duration = Duration::from_secs(10);
-/// Longest time of a transaction: one that is sent at the last moment has the whole time for its answer, and
-/// for the search without one.
+/// Maximum time of a transaction: a transaction that is sent at the last moment has the whole time for its response,
+/// and for the search for its outcome if there is no response.
 const LONGEST: Duration = LIMIT
     .saturating_add(SENDING)
     .saturating_add(ATTEMPT)
@@ -58,7 +59,7 @@ pub(crate) struct Writer {
 /// The result of one attempt.
 enum Attempt {
     Done(Result<TxnResult, StoreError>),
-    /// It was not carried out and will not be: the next attempt may be.
+    /// The transaction was not executed and will not be executed; the next attempt may be executed.
     Again,
 }
 
@@ -98,7 +99,7 @@ impl Writer {
         })
     }
 
-    /// Attempts until one is decided. None begins after the deadline.
+    /// Repeats attempts until the outcome of an attempt is certain. No attempt begins after the deadline.
     async fn attempts(&self, txn: Txn, deadline: Instant) -> Result<TxnResult, StoreError> {
         // A full etcd carries out what only deletes, but no mark.
         let mut marked = txn::always_changes(&txn);
@@ -157,7 +158,8 @@ impl Writer {
             Ok(request) => request,
             Err(error) => return Attempt::Done(Err(error)),
         };
-        // In full: an attempt that is given up early has an unknown outcome instead of none.
+        // The attempt gets its full time: an attempt that is cancelled early has an unknown outcome instead of no
+        // effect.
         let sent = self
             .connections
             .send(txn, deadline + SENDING, &request, ATTEMPT);
@@ -176,7 +178,7 @@ impl Writer {
                     observed_result(txn, &expected.mark()).unwrap_or_else(|| Err(no_event())),
                 )
             }
-            // A reader who looks again finds what refused the transaction.
+            // A reader that reads again gets the state that refused the transaction.
             Ok(TxnOutcome::Refused(refused)) => {
                 let (TxnResult::Refused { revision, .. } | TxnResult::Committed { revision, .. }) =
                     &refused;
@@ -189,7 +191,7 @@ impl Writer {
             }
             Ok(TxnOutcome::Fenced(now)) => {
                 match session.lease {
-                    // The fence is gone, and so is its lease.
+                    // The fence does not exist any more, because its lease has expired.
                     Some(lease) if now == EtcdRevision(0) => self.sessions.record_end(lease),
                     lease => self.sessions.fenced(lease, now),
                 }
@@ -217,7 +219,7 @@ impl Writer {
         }
     }
 
-    /// etcd refused the transaction for a lease that does not exist: the one of this process, or of the
+    /// etcd refused the transaction because a lease does not exist: the lease of this process, or the lease in the
     /// transaction.
     async fn without_lease(&self, txn: &Txn, mark: Option<NewMark>, message: String) -> Attempt {
         if let Some(mark) = mark {
@@ -264,13 +266,13 @@ impl Writer {
         }
     }
 
-    /// Writes the fence, unless it has been written since a transaction was sent: none of that time can be
-    /// carried out after the revision that is returned.
+    /// Writes the fence, unless it was written after a transaction was sent: no transaction that was sent before can be
+    /// executed after the returned revision.
     async fn move_fence(&self, sent_in: Session, deadline: Instant) -> Option<EtcdRevision> {
         let _one_at_a_time = self.fencing.lock().await;
         loop {
             let (session, lease) = self.sessions.begun(deadline).await.ok()?;
-            // A fence of a later session was written after the lease of the former one had ended.
+            // The fence of a later session was written after the lease of the earlier session had expired.
             if session.fence > EtcdRevision(0) && session != sent_in {
                 return Some(session.fence);
             }
@@ -313,7 +315,7 @@ impl Writer {
         }
     }
 
-    /// Ends the lease of this process, with its keys.
+    /// Revokes the lease of this process, which deletes its keys.
     pub(crate) async fn end_session(&self) {
         let Some(lease) = self.sessions.present().lease else {
             return;
@@ -329,7 +331,7 @@ impl Writer {
     }
 }
 
-/// The result of a transaction whose mark was seen.
+/// The result of a transaction whose mark was observed.
 fn observed_result(txn: &Txn, mark: &MarkState) -> Option<Result<TxnResult, StoreError>> {
     match mark {
         MarkState::Arrived(commit) => txn::committed(txn, commit).map(Ok),

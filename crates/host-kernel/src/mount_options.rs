@@ -36,7 +36,7 @@ const REFUSED: &[&str] = &[
     "sizelimit",
     "source",
     "src",
-    // Devices and directories beside the volume.
+    // Devices and directories in addition to the volume.
     "device",
     "jdev",
     "journal_dev",

@@ -26,7 +26,7 @@ pub struct Image {
     pub layers: Vec<PathBuf>,
     /// Bytes of the unpacked layers.
     pub size: u64,
-    /// Whether garbage collection keeps the image, because no registry is known to have it.
+    /// Whether garbage collection retains the image, because no known registry has it.
     pub pinned: bool,
 }
 

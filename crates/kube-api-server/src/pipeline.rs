@@ -9,7 +9,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::header::{ACCEPT_ENCODING, USER_AGENT};
 use http::request::Parts;
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use object_model::{Status, StatusReason};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -31,7 +31,8 @@ use crate::http::request_info::RequestInfo;
 use crate::http::unread::UnreadBytes;
 use crate::http::user::UserInfo;
 use crate::http::warnings::Warnings;
-use crate::http::work::{self, ScheduledRequest};
+use crate::http::web_socket::WebSocketUpgrade;
+use crate::http::work::{self, ScheduledRequest, Tasks};
 use crate::routing;
 use crate::server::ApiServer;
 
@@ -74,6 +75,10 @@ async fn respond(
     let label = Label::of(&server.objects.catalog.snapshot(), &info);
     let _in_flight = server.metrics.begun(&label);
     let long = info.is_long_running(&query);
+    let upgrade = match info.verb == "watch" {
+        true => WebSocketUpgrade::from_request(&parts),
+        false => Ok(None),
+    };
 
     let mut resources = match admit(&server, &caller, &info, long) {
         Ok(permit) => RequestResources {
@@ -107,6 +112,10 @@ async fn respond(
         let (user, panic) = (resources.user.as_str(), panic.as_str());
         tracing::error!(method, path, user, panic, "a request panicked");
     }
+    let (outcome, upgrade) = match (outcome, upgrade) {
+        (Ok(_), Err(refusal)) => (Err(refusal), None),
+        (outcome, upgrade) => (outcome, upgrade.ok().flatten()),
+    };
     // Only sending is left. Bytes that wait for the client are counted separately, and must not occupy a seat.
     resources.seat = None;
     let unread = work::announced();
@@ -142,10 +151,15 @@ async fn respond(
     let code = response.status().as_u16();
     server.metrics.finished(&label, code, started.elapsed());
     // A watch keeps its permits until its body ends.
-    if resources.is_empty() {
-        return response;
+    if !resources.is_empty() {
+        response = response.map(|body| boxed(GuardedBody::new(body, resources)));
     }
-    response.map(|body| boxed(GuardedBody::new(body, resources)))
+    match upgrade {
+        Some(upgrade) if response.status() == StatusCode::OK => {
+            upgrade.accept(response, &Tasks(server.limits.slow_polls.clone()))
+        }
+        _ => response,
+    }
 }
 
 /// A request that is not authenticated yet.

@@ -9,7 +9,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use hyper_util::server::conn::auto;
 use object_model::NodeName;
 use process_telemetry::polls::watched;
@@ -25,6 +25,7 @@ use crate::access::identity::{Caller, Certificate};
 use crate::http::body::{BoxError, boxed};
 use crate::http::call::Peer;
 use crate::http::connection::{Connection, Observed, UnsentData};
+use crate::http::frame_batch::{BatchedConnection, BatchedStream, WatchCount};
 use crate::http::limits::{
     BODIES_WINDOW_BYTES, BODY_WINDOW_BYTES, CONNECTIONS_PER_NODE_MAX, PLAIN_BYTES_MAX,
     RESERVED_HANDSHAKES_MAX, STREAMS_PER_CONNECTION_MAX, UNSENT_STREAM_BYTES,
@@ -182,12 +183,14 @@ async fn connection(
     };
     let h2 = session.alpn_protocol() == Some(b"h2");
     let unsent = UnsentData::default();
+    let watches = WatchCount::default();
     let from = Connection {
         stopping: tokens.stop.clone(),
         reader: Reader::new(tokens.close.clone()),
         close: tokens.close,
         unsent: (!h2).then(|| unsent.clone()),
         stage: slot.stage(),
+        watches: watches.clone(),
     };
     let builder = builder(&server, h2);
     let grace = server.limits.shutdown_grace;
@@ -200,11 +203,15 @@ async fn connection(
             async move { Ok::<_, Infallible>(handling.await) }
         })
     };
-    let stream = TokioIo::new(Observed::new(stream, unsent));
-    let mut connection = Box::pin(builder.serve_connection_with_upgrades(stream, service));
+    let (io, stream) = BatchedStream::pair(Observed::new(stream, unsent), watches);
+    let mut connection = BatchedConnection {
+        connection: Box::pin(builder.serve_connection_with_upgrades(io, service)),
+        stream,
+        has_waited: false,
+    };
     tokio::select! {
-        done = connection.as_mut() => return done,
-        () = tokens.stop.cancelled() => connection.as_mut().graceful_shutdown(),
+        done = &mut connection => return done,
+        () = tokens.stop.cancelled() => connection.connection.as_mut().graceful_shutdown(),
     }
     match tokio::time::timeout(grace, connection).await {
         Ok(done) => done,

@@ -25,6 +25,12 @@ pub struct Arguments {
     /// Create small ConfigMaps in place of pods
     #[arg(long, conflicts_with_all = ["distinct", "sets", "nodes"])]
     pub config_maps: bool,
+    /// Create custom resources in place of pods, of a definition that exists during the measurement
+    #[arg(long, conflicts_with_all = ["config_maps", "distinct", "sets", "nodes"])]
+    pub custom_resources: bool,
+    /// With --custom-resources, the definition has validation rules
+    #[arg(long, requires = "custom_resources")]
+    pub rules: bool,
     /// Numbers of concurrent clients, each with its own connection; one round for each number
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1,16,64",
           value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -33,6 +39,10 @@ pub struct Arguments {
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1,100,1000",
           value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub watchers: Vec<u32>,
+    /// Watches that share a connection with HTTP/2, as those of client-go do; with 1, each watch has its own connection
+    /// with HTTP/1.1
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub watches_per_connection: u32,
     /// Measurements [default: all but get-under-load; memory only with --server-pid]
     #[arg(long, value_name = "WHAT,…", value_delimiter = ',', value_enum)]
     pub only: Vec<Measure>,
@@ -75,9 +85,10 @@ pub struct Arguments {
 impl Arguments {
     /// The kind of the created objects.
     pub fn subject(&self) -> BenchSubject {
-        match self.config_maps {
-            true => BenchSubject::ConfigMaps,
-            false => BenchSubject::Pods {
+        match (self.config_maps, self.custom_resources) {
+            (true, _) => BenchSubject::ConfigMaps,
+            (false, true) => BenchSubject::CustomResources { rules: self.rules },
+            (false, false) => BenchSubject::Pods {
                 distinct: self.distinct,
             },
         }
@@ -89,7 +100,8 @@ The pods are created in a new namespace with the label
 app.kubernetes.io/managed-by=mainstay-bench, which is deleted at the end, also after Ctrl-C.
 They name a scheduler that does not exist, so no node runs them. A list request lists all pods,
 at once (in JSON or in protobuf) or in pages of 500. With --config-maps, the same is measured with
-ConfigMaps of two short texts, without memory.
+ConfigMaps of two short texts, without memory; with --custom-resources, with objects of 1.3 KB of a
+definition of their own, with --rules with three validation rules, without memory and protobuf.
 
 With --sets, nodes without containers are created: pods that are bound to them are Running and
 Ready at once. For each SETSxPODS the sets are created, updated, scaled to 0 and deleted, each with

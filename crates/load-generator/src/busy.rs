@@ -45,19 +45,19 @@ pub async fn get_pods(target: &BenchNamespace, clients: u32, names: &[String]) -
     }
     let client = target.clients(1).await?.remove(0);
     others.spawn(upload_forever(client, target.namespace.clone()));
-    let gets = send_on_own_thread(target.config(), clients, calls)?;
+    let gets = send_on_separate_thread(target.config(), clients, calls)?;
     tokio::select! {
         load = gets => load.context("the clients of the gets broke")?,
         Some(ended) = others.join_next() => match ended.context("a client of the load broke")? {
             Ok(never) => match never {},
-            Err(error) => Err(error.context("the load beside the gets")),
+            Err(error) => Err(error.context("the load during the gets")),
         },
     }
 }
 
 /// Sends the calls after the warm-up from a separate thread. In the runtime of the other clients, the latency would
 /// include the time for which their responses wait to be read.
-fn send_on_own_thread(
+fn send_on_separate_thread(
     config: Config,
     clients: u32,
     calls: Vec<Call>,

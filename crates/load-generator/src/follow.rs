@@ -193,17 +193,17 @@ fn end(line: &[u8]) -> Result<WatchEnd> {
 #[derive(Default)]
 struct Lines {
     bytes: Vec<u8>,
-    /// The end of the lines that were returned.
-    given: usize,
-    /// The end of the bytes that were searched for a newline.
+    /// The end offset of the lines that were returned.
+    returned: usize,
+    /// The end offset of the bytes that were searched for a newline.
     searched: usize,
 }
 
 impl Lines {
     fn push(&mut self, data: &[u8]) {
-        self.bytes.drain(..self.given);
-        self.searched -= self.given;
-        self.given = 0;
+        self.bytes.drain(..self.returned);
+        self.searched -= self.returned;
+        self.returned = 0;
         self.bytes.extend_from_slice(data);
     }
 
@@ -214,8 +214,8 @@ impl Lines {
             self.searched = self.bytes.len();
             return None;
         };
-        let (start, end) = (self.given, self.searched + length);
-        self.given = end + 1;
+        let (start, end) = (self.returned, self.searched + length);
+        self.returned = end + 1;
         self.searched = end + 1;
         self.bytes.get(start..end)
     }

@@ -4,8 +4,10 @@
 mod arguments;
 mod busy;
 mod call;
+mod custom;
 mod follow;
 mod heartbeats;
+mod http2;
 mod load;
 mod memory;
 mod nodes;

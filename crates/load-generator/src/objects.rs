@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use json_tree::{Value, json};
 
 use crate::call::Call;
+use crate::custom;
 
 /// No scheduler has this name, so the pods never run.
 const SCHEDULER: &str = "mainstay-bench-nobody";
@@ -23,6 +24,10 @@ pub enum BenchSubject {
         distinct: bool,
     },
     ConfigMaps,
+    CustomResources {
+        /// Whether the definition has validation rules.
+        rules: bool,
+    },
 }
 
 impl BenchSubject {
@@ -30,6 +35,7 @@ impl BenchSubject {
         match self {
             Self::Pods { .. } => "Pod",
             Self::ConfigMaps => "ConfigMap",
+            Self::CustomResources { .. } => custom::KIND,
         }
     }
 
@@ -38,6 +44,7 @@ impl BenchSubject {
         match self {
             Self::Pods { .. } => "pods",
             Self::ConfigMaps => "configmaps",
+            Self::CustomResources { .. } => custom::PLURAL,
         }
     }
 
@@ -46,14 +53,24 @@ impl BenchSubject {
         match self {
             Self::Pods { .. } => format!("pod-{index}"),
             Self::ConfigMaps => format!("configmap-{index}"),
+            Self::CustomResources { .. } => format!("database-{index}"),
         }
     }
 
-    fn manifest(self, name: &str) -> Value {
+    /// The group and version of the kind, as `apiVersion`.
+    fn api_version(self, namespace: &str) -> String {
+        match self {
+            Self::Pods { .. } | Self::ConfigMaps => "v1".to_owned(),
+            Self::CustomResources { .. } => custom::api_version(namespace),
+        }
+    }
+
+    fn manifest(self, namespace: &str, name: &str) -> Value {
         match self {
             Self::Pods { distinct: true } => pod(name, name),
             Self::Pods { distinct: false } => pod(name, "bench"),
             Self::ConfigMaps => config_map(name),
+            Self::CustomResources { .. } => custom::object(namespace, name),
         }
     }
 }
@@ -61,15 +78,22 @@ impl BenchSubject {
 /// The objects in a namespace.
 #[derive(Clone, Debug)]
 pub struct BenchObjects {
-    /// `/api/v1/namespaces/NAMESPACE/PLURAL`
+    namespace: String,
+    /// `/api/v1/namespaces/NAMESPACE/PLURAL`, or below `/apis/GROUP/VERSION`
     path: String,
     subject: BenchSubject,
 }
 
 impl BenchObjects {
     pub fn of(namespace: &str, subject: BenchSubject) -> Self {
+        let version = subject.api_version(namespace);
+        let root = if version.contains('/') { "apis" } else { "api" };
         Self {
-            path: format!("/api/v1/namespaces/{namespace}/{}", subject.plural()),
+            namespace: namespace.to_owned(),
+            path: format!(
+                "/{root}/{version}/namespaces/{namespace}/{}",
+                subject.plural()
+            ),
             subject,
         }
     }
@@ -79,7 +103,8 @@ impl BenchObjects {
     }
 
     pub fn create(&self, name: &str) -> Call {
-        Call::post(self.path.clone(), &self.subject.manifest(name))
+        let manifest = self.subject.manifest(&self.namespace, name);
+        Call::post(self.path.clone(), &manifest)
     }
 
     pub fn get(&self, name: &str) -> Call {
@@ -103,7 +128,7 @@ impl BenchObjects {
     pub fn update(&self, mut read: Value, word: &str) -> Result<Call> {
         let name = read["metadata"]["name"].as_str();
         let uri = self.one(name.context("an object in a list has no name")?);
-        read["apiVersion"] = "v1".into();
+        read["apiVersion"] = self.subject.api_version(&self.namespace).into();
         read["kind"] = self.subject.kind().into();
         read["metadata"]["annotations"][ANNOTATION] = word.into();
         Ok(Call::put(uri, &read))
@@ -116,7 +141,7 @@ impl BenchObjects {
 
     pub fn apply(&self, name: &str, word: &str) -> Call {
         let object = json!({
-            "apiVersion": "v1",
+            "apiVersion": self.subject.api_version(&self.namespace),
             "kind": self.subject.kind(),
             "metadata": {"name": name, "annotations": {"bench/applied": word}},
         });

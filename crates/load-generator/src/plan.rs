@@ -112,6 +112,7 @@ pub struct LoadStep {
 pub struct LoadPlan {
     pub steps: Vec<LoadStep>,
     pub watchers: Vec<u32>,
+    pub watches_per_connection: u32,
     pub memory: bool,
 }
 
@@ -124,7 +125,8 @@ const HANDS: u32 = 16;
 /// A mistake in the command line.
 pub fn plan(arguments: &Arguments) -> Result<LoadPlan, Error> {
     let chosen = if arguments.only.is_empty() {
-        let weighs = !arguments.server_pid.is_empty() && !arguments.config_maps;
+        let pods = !arguments.config_maps && !arguments.custom_resources;
+        let weighs = !arguments.server_pid.is_empty() && pods;
         let possible = |measure: &Measure| weighs || *measure != Measure::Memory;
         Measure::ALL.into_iter().filter(possible).collect()
     } else {
@@ -134,9 +136,9 @@ pub fn plan(arguments: &Arguments) -> Result<LoadPlan, Error> {
     if memory && arguments.server_pid.is_empty() {
         return Err(mistake("memory is that of a process: add --server-pid PID"));
     }
-    if memory && arguments.config_maps {
+    if memory && (arguments.config_maps || arguments.custom_resources) {
         return Err(mistake(
-            "memory is measured for pods: leave out --config-maps",
+            "memory is measured for pods: leave out --config-maps and --custom-resources",
         ));
     }
     let most = arguments.clients.iter().copied().max().unwrap_or_default();
@@ -147,8 +149,14 @@ pub fn plan(arguments: &Arguments) -> Result<LoadPlan, Error> {
         )));
     }
     let watches = chosen.contains(&Measure::Watch);
+    let mut steps = steps(&chosen, &distinct(&arguments.clients), arguments.objects);
+    if arguments.custom_resources {
+        // Custom resources have no form in protobuf.
+        steps.retain(|step| step.operation != Operation::ListProtobuf);
+    }
     Ok(LoadPlan {
-        steps: steps(&chosen, &distinct(&arguments.clients), arguments.objects),
+        steps,
+        watches_per_connection: arguments.watches_per_connection,
         watchers: distinct(&arguments.watchers)
             .into_iter()
             .filter(|_| watches)

@@ -50,9 +50,9 @@ mod tests {
 
     #[test]
     fn time_goes_on() {
-        let own_process = [std::process::id()];
-        let before = time(&own_process).unwrap();
-        assert!(time(&own_process).unwrap() >= before);
+        let this_process = [std::process::id()];
+        let before = time(&this_process).unwrap();
+        assert!(time(&this_process).unwrap() >= before);
         assert_eq!(time(&[]).unwrap(), Duration::ZERO);
     }
 }

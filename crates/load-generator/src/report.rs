@@ -130,6 +130,7 @@ impl Report {
                 "medianWatcher": both(one.median_watcher),
                 "lastWatcher": both(one.last_watcher),
                 "bytesPerWatcher": one.bytes_per_watcher,
+                "serverMicrosecondsPerEvent": one.processor_per_event.map(microseconds),
             })
         };
         json!({
@@ -184,8 +185,13 @@ impl Report {
             lines.push(String::new());
             lines.push("Time from a write to its events in the watches".to_owned());
             lines.push(format!(
-                "{:<10}{:>18}{:>18}{:>18}{:>18}",
-                "WATCHERS", "MEDIAN OF ALL ms", "MEDIAN LAST ms", "P99 LAST ms", "KiB EACH"
+                "{:<10}{:>18}{:>18}{:>18}{:>18}{:>18}",
+                "WATCHERS",
+                "MEDIAN OF ALL ms",
+                "MEDIAN LAST ms",
+                "P99 LAST ms",
+                "KiB EACH",
+                "SERVER µs EACH"
             ));
         }
         lines.extend(self.fan_outs.iter().map(|one| {
@@ -193,8 +199,11 @@ impl Report {
             let each = each.map_or("-".to_owned(), |bytes| {
                 format!("{:.1}", bytes as f64 / 1024.0)
             });
+            let processor = one.processor_per_event;
+            let processor =
+                processor.map_or("-".to_owned(), |time| format!("{:.1}", microseconds(time)));
             format!(
-                "{:<10}{:>18.2}{:>18.2}{:>18.2}{each:>18}",
+                "{:<10}{:>18.2}{:>18.2}{:>18.2}{each:>18}{processor:>18}",
                 one.watchers,
                 milliseconds(one.median_watcher.median),
                 milliseconds(one.last_watcher.median),
@@ -289,6 +298,10 @@ const MEBIBYTE: f64 = 1024.0 * 1024.0;
 
 fn mebibytes(bytes: u64) -> f64 {
     bytes as f64 / MEBIBYTE
+}
+
+fn microseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e6
 }
 
 fn milliseconds(duration: Duration) -> f64 {

@@ -146,9 +146,8 @@ async fn measure(
     }
     for &count in &plan.watchers {
         output::warn(&format!("watchers: {count}"));
-        report
-            .fan_outs
-            .push(watchers::measure(target, count, server).await?);
+        let measured = watchers::measure(target, count, plan.watches_per_connection, server);
+        report.fan_outs.push(measured.await?);
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
 use crate::call::{Call, is_not_found};
+use crate::custom;
 use crate::objects::{ACCOUNT, BenchObjects, BenchSubject};
 
 /// Timeout of a connection.
@@ -41,6 +42,9 @@ impl BenchNamespace {
         let namespace = make_namespace(&client)
             .await
             .with_context(|| format!("make a namespace at {}", config.cluster_url))?;
+        if let BenchSubject::CustomResources { rules } = subject {
+            custom::define(&client, &namespace, rules).await?;
+        }
         Ok(Self {
             config,
             client,
@@ -82,6 +86,9 @@ impl BenchNamespace {
         };
         let deleted = Call::delete(uri.clone()).send(&self.client).await;
         deleted.with_context(advice)?;
+        if matches!(self.subject, BenchSubject::CustomResources { .. }) {
+            custom::remove(&self.client, name).await?;
+        }
         let deadline = Instant::now() + REMOVAL_TIMEOUT;
         while Instant::now() < deadline {
             match Call::get(uri.clone()).send(&self.client).await {

@@ -50,6 +50,15 @@ fn config_maps_are_measured_without_memory() {
 }
 
 #[test]
+fn custom_resources_are_measured_without_memory_and_protobuf() {
+    let all = parse("--custom-resources --server-pid 1").unwrap();
+    assert_eq!((all.steps.len(), all.memory), (3 * 8, false));
+    for refused in ["--custom-resources --only memory --server-pid 1", "--rules"] {
+        assert!(parse(refused).is_err(), "{refused}");
+    }
+}
+
+#[test]
 fn pods_are_there_before_they_are_asked_for() {
     use Operation::{Create, Delete, Get, List, ListPaged, ListProtobuf};
     assert_eq!(
@@ -95,6 +104,7 @@ fn the_same_round_is_not_done_twice() {
     assert_eq!(steps("--only create --clients 2,2").len(), 1);
     let twice = parse("--only watch --watchers 5,5,1").unwrap();
     assert_eq!(twice.watchers, [5, 1]);
+    assert_eq!(twice.watches_per_connection, 1);
 }
 
 #[test]
@@ -142,6 +152,7 @@ fn report() -> Report {
         median_watcher: of(3),
         last_watcher: of(5),
         bytes_per_watcher: Some(2048),
+        processor_per_event: Some(Duration::from_nanos(4_600)),
     });
     report.pod_memory = Some(PodMemory {
         json_bytes: 1000,
@@ -164,7 +175,7 @@ fn people_get_tables() {
     ];
     assert!(words.contains(&row.to_vec()), "{text}");
     assert!(
-        words.contains(&vec!["100", "3.00", "5.00", "5.00", "2.0"]),
+        words.contains(&vec!["100", "3.00", "5.00", "5.00", "2.0", "4.6"]),
         "{text}"
     );
     assert!(
@@ -187,6 +198,7 @@ fn programs_get_numbers() {
     assert_eq!(json["requests"][0]["serverMicroseconds"], 250);
     assert_eq!(json["watch"][0]["lastWatcher"]["medianMilliseconds"], 5.0);
     assert_eq!(json["watch"][0]["bytesPerWatcher"], 2048);
+    assert_eq!(json["watch"][0]["serverMicrosecondsPerEvent"], 4.6);
     assert_eq!(json["memory"]["ratio"], 2.5);
     assert!(Report::of(7, PODS).json()["memory"].is_null());
 }

@@ -5,14 +5,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use http::Request;
+use http_body::Body;
 use http_body_util::BodyExt;
+use hyper::body::Bytes;
 use kube::Client;
-use kube::client::Body;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
+use crate::http2::SharedConnection;
 use crate::memory::Memory;
+use crate::processor::{self, AFTER_THE_REPLY};
 use crate::statistics::{Summary, percentile};
 use crate::target::BenchNamespace;
 
@@ -36,24 +39,36 @@ pub struct FanOut {
     pub last_watcher: Summary,
     /// Memory of the server for each watcher.
     pub bytes_per_watcher: Option<u64>,
+    /// Processor time of the server for each event of a watcher.
+    pub processor_per_event: Option<Duration>,
 }
 
 /// Opens watches, sends writes, and waits for all watches after each write.
-pub async fn measure(target: &BenchNamespace, watchers: u32, server: &[u32]) -> Result<FanOut> {
+pub async fn measure(
+    target: &BenchNamespace,
+    watchers: u32,
+    per_connection: u32,
+    server: &[u32],
+) -> Result<FanOut> {
     allow_many_connections()?;
     let pods = target.objects();
     let pod = pods.create(NAME).json(&target.client).await?;
     let version = pod["metadata"]["resourceVersion"].as_str();
     let uri = pods.watch(version.context("a pod without a resourceVersion")?);
-    // A separate client, whose connections are closed with it.
-    let client = target.clients(1).await?.remove(0);
     let weighed = !server.is_empty();
     let before = weighed.then(|| Memory::of(server)).transpose()?;
     let (events, mut received) = mpsc::unbounded_channel();
-    let watching = open(&client, &uri, watchers, &events).await?;
+    let watching = if per_connection > 1 {
+        open_shared(target, &uri, watchers, per_connection, &events).await?
+    } else {
+        // A separate client, whose connections are closed with it.
+        let client = target.clients(1).await?.remove(0);
+        open(&client, &uri, watchers, &events).await?
+    };
     drop(events);
     tokio::time::sleep(SETTLED).await;
     let after = weighed.then(|| Memory::of(server)).transpose()?;
+    let processor_before = processor::time(server)?;
     let mut medians = Vec::new();
     let mut lasts = Vec::new();
     for write in 0..WRITES {
@@ -68,6 +83,12 @@ pub async fn measure(target: &BenchNamespace, watchers: u32, server: &[u32]) -> 
         medians.push(percentile(&arrivals, 50));
         lasts.push(percentile(&arrivals, 100));
     }
+    let mut processor_per_event = None;
+    if weighed {
+        tokio::time::sleep(AFTER_THE_REPLY).await;
+        let spent = processor::time(server)?.saturating_sub(processor_before);
+        processor_per_event = Some(spent / WRITES / watchers);
+    }
     drop(watching);
     pods.delete(NAME).send(&target.client).await?;
     Ok(FanOut {
@@ -77,6 +98,7 @@ pub async fn measure(target: &BenchNamespace, watchers: u32, server: &[u32]) -> 
         bytes_per_watcher: before
             .zip(after)
             .map(|(before, after)| after.grown_per(before, watchers)),
+        processor_per_event,
     })
 }
 
@@ -96,7 +118,7 @@ async fn open(
         let (client, doors, uri) = (client.clone(), doors.clone(), uri.to_owned());
         opening.spawn(async move {
             let _door = doors.acquire_owned().await.context("nobody closes it")?;
-            let request = Request::get(uri).body(Body::empty())?;
+            let request = Request::get(uri).body(kube::client::Body::empty())?;
             let reply = client.send(request).await.context("open a watch")?;
             if !reply.status().is_success() {
                 bail!("a watch is answered {}", reply.status());
@@ -112,8 +134,32 @@ async fn open(
     Ok(watching)
 }
 
+/// Like [`open`], with connections that several watches share.
+async fn open_shared(
+    target: &BenchNamespace,
+    uri: &str,
+    watchers: u32,
+    per_connection: u32,
+    events: &mpsc::UnboundedSender<Arrival>,
+) -> Result<JoinSet<()>> {
+    let mut watching = JoinSet::new();
+    let mut remaining = watchers;
+    while remaining > 0 {
+        let mut connection = SharedConnection::open(&target.config()).await?;
+        for _ in 0..remaining.min(per_connection) {
+            let body = connection.get(uri).await.context("open a watch")?;
+            watching.spawn(follow(body, events.clone()));
+        }
+        remaining = remaining.saturating_sub(per_connection);
+    }
+    Ok(watching)
+}
+
 /// Reports the time of each event; each event is one line.
-async fn follow(mut body: Body, events: mpsc::UnboundedSender<Arrival>) {
+async fn follow<B>(mut body: B, events: mpsc::UnboundedSender<Arrival>)
+where
+    B: Body<Data = Bytes, Error: std::fmt::Display> + Unpin,
+{
     let why = loop {
         match body.frame().await {
             Some(Ok(frame)) => {
@@ -184,7 +230,11 @@ mod tests {
     #[tokio::test]
     async fn a_line_is_an_event() {
         let (events, mut received) = mpsc::unbounded_channel();
-        follow(Body::from(b"{}\n{\"a\":1}\n{".to_vec()), events).await;
+        follow(
+            kube::client::Body::from(b"{}\n{\"a\":1}\n{".to_vec()),
+            events,
+        )
+        .await;
         assert!(received.recv().await.unwrap().is_ok());
         assert!(received.recv().await.unwrap().is_ok());
         assert!(received.recv().await.unwrap().is_err());

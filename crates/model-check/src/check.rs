@@ -70,7 +70,7 @@ pub fn check_within(
         states: checker.unique_state_count(),
         depth: checker.max_depth(),
         plans: model.plans.count(),
-        counts: model.counters.now(),
+        counts: model.counters.snapshot(),
         time: begun.elapsed(),
         complete: limit.is_none_or(|limit| begun.elapsed() < limit),
         violation: violation.map(|(rule, path)| Violation {

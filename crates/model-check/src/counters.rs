@@ -31,7 +31,7 @@ pub struct Counts {
 
 impl Counters {
     /// Counts a reply.
-    pub fn replied(&self, reply: Reply) {
+    pub fn count_reply(&self, reply: Reply) {
         let counter = match reply {
             Reply::Done => &self.done,
             Reply::AlreadyExists => &self.already_exists,
@@ -42,20 +42,20 @@ impl Counters {
     }
 
     /// Records the number of rounds that a state needed.
-    pub fn needed(&self, rounds: usize) {
+    pub fn record_rounds(&self, rounds: usize) {
         let rounds = u64::try_from(rounds).unwrap_or(u64::MAX);
         self.rounds_max.fetch_max(rounds, Ordering::Relaxed);
     }
 
     /// The present counts.
-    pub fn now(&self) -> Counts {
-        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    pub fn snapshot(&self) -> Counts {
+        let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Counts {
-            done: of(&self.done),
-            already_exists: of(&self.already_exists),
-            not_found: of(&self.not_found),
-            conflict: of(&self.conflict),
-            rounds_max: of(&self.rounds_max),
+            done: value(&self.done),
+            already_exists: value(&self.already_exists),
+            not_found: value(&self.not_found),
+            conflict: value(&self.conflict),
+            rounds_max: value(&self.rounds_max),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The world of two servers that elect a leader: there are never two leaders at once.
 //!
-//! The decisions are those of the product (`controller_planners::leader_election`). The rest is a model: a Lease whose writes are
-//! compared with its version, reads and writes that are late or lost, servers that are suspended, stop in order and
-//! start again, and two clocks of different rates.
+//! The decisions are those of the product (`controller_planners::leader_election`). The rest is a model: a Lease whose
+//! writes are compared with its version, reads and writes that are late or lost, servers that are suspended, stop in
+//! order and start again, and two clocks of different rates.
 
 use controller_planners::leader_election::{
     Candidate, ClockReading, ElectionDecision, HolderIdentity, LENGTH, LeaderLease,
@@ -32,7 +32,7 @@ pub enum Mistake {
     CountedFromResponse,
     /// The Lease is written without a comparison of its version.
     WrittenUnconditionally,
-    /// A candidate counts the age of a Lease from its own start.
+    /// A candidate counts the age of a Lease from the start of the candidate.
     CountedFromStart,
 }
 
@@ -41,7 +41,7 @@ pub enum Mistake {
 struct InFlight {
     lease: LeaderLease,
     /// The version that the write replaces; `None` if it creates the Lease.
-    over: Option<ResourceVersion>,
+    replaced_version: Option<ResourceVersion>,
     sent: ClockReading,
     /// Whether the write was executed; `None` before its arrival.
     stored: Option<bool>,
@@ -83,7 +83,7 @@ pub enum ElectionStep {
     /// The response to a write arrives.
     Respond(usize),
     /// A write is lost, or its response.
-    GiveUp(usize),
+    Lose(usize),
     /// A late write of a server that has stopped arrives.
     StoreLate(usize),
     /// A server is killed and starts again.
@@ -103,7 +103,7 @@ impl ElectionModel {
     }
 
     fn store(&self, state: &mut ElectionState, flight: &mut InFlight) {
-        let fits = flight.over == version(state.lease.as_ref());
+        let fits = flight.replaced_version == version(state.lease.as_ref());
         let is_stored = fits || self.has(Mistake::WrittenUnconditionally);
         flight.stored = Some(is_stored);
         if is_stored {
@@ -113,7 +113,7 @@ impl ElectionModel {
         }
     }
 
-    fn saw(&self, server: &mut Server, lease: Option<LeaderLease>) {
+    fn record_read(&self, server: &mut Server, lease: Option<LeaderLease>) {
         let at = match self.has(Mistake::CountedFromStart) {
             // Both servers started at the beginning of the world.
             true => ClockReading::ZERO,
@@ -186,7 +186,7 @@ impl Model for ElectionModel {
                         None => ElectionStep::Store(at),
                         Some(_) => ElectionStep::Respond(at),
                     });
-                    actions.push(ElectionStep::GiveUp(at));
+                    actions.push(ElectionStep::Lose(at));
                 }
             }
             if server.late.is_some() {
@@ -216,7 +216,7 @@ impl Model for ElectionModel {
             }
             ElectionStep::Read(at) => {
                 let lease = state.lease.clone();
-                self.saw(&mut state.servers[at], lease);
+                self.record_read(&mut state.servers[at], lease);
             }
             ElectionStep::Decide(at) => {
                 let server = &mut state.servers[at];
@@ -227,9 +227,9 @@ impl Model for ElectionModel {
                     ElectionDecision::Renew => read_lease?.transitions,
                     ElectionDecision::Wait(_) => return None,
                 };
-                let over = version(read_lease);
+                let replaced_version = version(read_lease);
                 let holder = Some(server.candidate.identity().clone());
-                server.flight = Some(write(over, holder, transitions, server.clock));
+                server.flight = Some(write(replaced_version, holder, transitions, server.clock));
             }
             ElectionStep::Store(at) => {
                 let mut flight = state.servers[at].flight.take()?;
@@ -252,10 +252,10 @@ impl Model for ElectionModel {
                         server.candidate.wrote(flight.lease, sent, server.clock);
                     }
                     // The Lease is read again after a refusal.
-                    _ => self.saw(server, state.lease.clone()),
+                    _ => self.record_read(server, state.lease.clone()),
                 }
             }
-            ElectionStep::GiveUp(at) => state.servers[at].flight = None,
+            ElectionStep::Lose(at) => state.servers[at].flight = None,
             ElectionStep::Kill(at) => {
                 state.starts -= 1;
                 let server = &mut state.servers[at];
@@ -267,8 +267,9 @@ impl Model for ElectionModel {
                 state.starts -= 1;
                 let server = &mut state.servers[at];
                 let read_lease = server.candidate.lease()?;
-                let (over, transitions) = (version(Some(read_lease)), read_lease.transitions);
-                server.late = Some(write(over, None, transitions, server.clock));
+                let (replaced_version, transitions) =
+                    (version(Some(read_lease)), read_lease.transitions);
+                server.late = Some(write(replaced_version, None, transitions, server.clock));
                 start_again(server, at);
             }
         }
@@ -286,8 +287,8 @@ impl Model for ElectionModel {
                 lease.is_some_and(|lease| lease.transitions > 0)
                     && state.servers.iter().any(|server| {
                         server.candidate.leads(server.clock)
-                            && server.candidate.lease().map(|one| one.transitions)
-                                == lease.map(|one| one.transitions)
+                            && server.candidate.lease().map(|lease| lease.transitions)
+                                == lease.map(|lease| lease.transitions)
                     })
             }),
         ]
@@ -295,7 +296,7 @@ impl Model for ElectionModel {
 }
 
 fn write(
-    over: Option<ResourceVersion>,
+    replaced_version: Option<ResourceVersion>,
     holder: Option<HolderIdentity>,
     transitions: i32,
     sent: ClockReading,
@@ -308,7 +309,7 @@ fn write(
             length: LENGTH,
             transitions,
         },
-        over,
+        replaced_version,
         sent,
         stored: None,
     }
@@ -322,19 +323,19 @@ pub fn explore(mistake: Option<Mistake>, threads: usize) -> Exploration {
         .finish_when(HasDiscoveries::AnyFailures)
         .spawn_bfs()
         .join();
-    let two = checker.discovery("at most one server leads");
-    let violation = two.map(|path| {
+    let violating_path = checker.discovery("at most one server leads");
+    let violation = violating_path.map(|path| {
         let steps = path.into_actions();
         let steps: Vec<String> = steps.iter().map(|step| format!("{step:?}")).collect();
         format!("two servers lead after: {}", steps.join(", "))
     });
     let changes = checker.discovery("the lead changes");
-    let never = changes
+    let unreached = changes
         .is_none()
         .then(|| "never: the lead changes".to_owned());
     Exploration {
         states: checker.unique_state_count(),
         depth: checker.max_depth(),
-        violation: violation.or(never),
+        violation: violation.or(unreached),
     }
 }

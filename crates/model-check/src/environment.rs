@@ -7,7 +7,7 @@ use crate::state::{
 };
 use crate::world::{Edit, Fault, World};
 
-/// A step of the environment. Each possible step is taken eventually.
+/// A step of the environment. Each possible step is executed eventually.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// A pod is bound to a node and started there.
@@ -50,7 +50,7 @@ pub fn possible(world: &World, state: &ModelState) -> Vec<Progress> {
     }
     for at in 0..ORDINALS {
         if let Some(pod) = &state.api.pods[at] {
-            of_pod(world, state, at, pod, &mut steps);
+            add_pod_steps(world, state, at, pod, &mut steps);
         }
         if let Some(claim) = &state.api.claims[at] {
             if claim.terminating && !in_use(state, at) {
@@ -82,7 +82,7 @@ pub fn possible(world: &World, state: &ModelState) -> Vec<Progress> {
         }
         _ => {}
     }
-    if ages(world, state) {
+    if is_time_relevant(world, state) {
         steps.push(Progress::Tick);
     }
     steps
@@ -127,7 +127,13 @@ fn release_dependents(state: &mut ModelState) {
     }
 }
 
-fn of_pod(world: &World, state: &ModelState, at: usize, pod: &Pod, steps: &mut Vec<Progress>) {
+fn add_pod_steps(
+    world: &World,
+    state: &ModelState,
+    at: usize,
+    pod: &Pod,
+    steps: &mut Vec<Progress>,
+) {
     let cut_off = pod.node == Some(0) && state.node_lost;
     let set = solid_set(state);
     if pod.terminating {
@@ -152,8 +158,8 @@ fn of_pod(world: &World, state: &ModelState, at: usize, pod: &Pod, steps: &mut V
             }
         }
         Phase::Running => {
-            let good = !world.bad_templates.contains(&pod.revision);
-            if good && !matches!(pod.health, Health::Ready(_)) {
+            let can_be_ready = !world.bad_templates.contains(&pod.revision);
+            if can_be_ready && !matches!(pod.health, Health::Ready(_)) {
                 steps.push(Progress::Ready(at));
             }
         }
@@ -161,7 +167,7 @@ fn of_pod(world: &World, state: &ModelState, at: usize, pod: &Pod, steps: &mut V
     }
 }
 
-/// Whether a claim is protected: a pod that has a node and has not ended uses it.
+/// Whether a claim is protected: a pod that has a node and has not ended uses the claim.
 fn in_use(state: &ModelState, at: usize) -> bool {
     state.api.pods[at].is_some_and(|pod| pod.node.is_some() && pod.phase != Phase::Ended)
 }
@@ -176,7 +182,7 @@ fn dangling(state: &ModelState, at: usize, owners: Owners) -> Owners {
     }
 }
 
-fn ages(world: &World, state: &ModelState) -> bool {
+fn is_time_relevant(world: &World, state: &ModelState) -> bool {
     let young = |pod: &Pod| matches!(pod.health, Health::Ready(age) if age < world.min_ready);
     let pods = state.api.pods.iter().chain(&state.cached.pods);
     pods.flatten().any(young)
@@ -195,7 +201,7 @@ pub fn progress(world: &World, state: &mut ModelState, step: Progress) {
         }
         Progress::Ready(at) => with_pod(state, at, |pod| pod.health = Health::Ready(0)),
         Progress::Finish(at) => {
-            end_body(state, at);
+            stop_instance(state, at);
             state.api.pods[at] = None;
         }
         Progress::Reap(at) => {
@@ -225,13 +231,13 @@ fn with_pod(state: &mut ModelState, at: usize, change: impl FnOnce(&mut Pod)) {
     }
 }
 
-fn end_body(state: &mut ModelState, at: usize) {
+fn stop_instance(state: &mut ModelState, at: usize) {
     let uid = state.api.pods[at].map(|pod| pod.uid);
     state.instances.retain(|instance| Some(instance.uid) != uid);
 }
 
-/// Deletes a claim whose owners are all deleted, or removes the deleted owners from its list. Data is lost only here,
-/// so the loss is checked against the specification here.
+/// Deletes a claim whose owners are all deleted, or removes the deleted owners from its list. Only this function loses
+/// data, so the function checks the loss against the specification.
 fn collect_claim(world: &World, state: &mut ModelState, at: usize) {
     let version = state.fresh(Kind::ClaimVersion);
     let Some(mut claim) = state.api.claims[at] else {
@@ -245,8 +251,8 @@ fn collect_claim(world: &World, state: &mut ModelState, at: usize) {
         state.api.claims[at] = Some(claim);
         return;
     }
-    let is_kept = state.fates[at] == ClaimFate::Stays || !world.ever_deletes_when_scaled();
-    if remaining.pod.is_some() && is_kept {
+    let is_retained = state.fates[at] == ClaimFate::Retained || !world.ever_deletes_when_scaled();
+    if remaining.pod.is_some() && is_retained {
         state.breaks(format!(
             "the claim data-web-{at} is deleted though it was to be kept"
         ));
@@ -293,21 +299,21 @@ pub fn edit(state: &mut ModelState, edit: Edit) -> bool {
         spec,
         ..*set
     };
-    leave_open(state, spec);
+    open_fates(state, spec);
     true
 }
 
 /// The fates of claims become open under a new specification, until a controller has observed it.
-fn leave_open(state: &mut ModelState, spec: Spec) {
+fn open_fates(state: &mut ModelState, spec: Spec) {
     for at in 0..ORDINALS {
         let before = state.fates[at];
-        state.leave_open(at);
-        let settled = match before {
-            ClaimFate::Stays => spec.wants(at),
+        state.open_fate(at);
+        let is_decided = match before {
+            ClaimFate::Retained => spec.desires(at),
             ClaimFate::Open => false,
-            ClaimFate::Goes => spec.fate(at) == ClaimFate::Goes,
+            ClaimFate::Deleted => spec.fate(at) == ClaimFate::Deleted,
         };
-        if settled {
+        if is_decided {
             state.fates[at] = before;
         }
     }
@@ -325,7 +331,7 @@ pub fn faults(world: &World, state: &ModelState) -> Vec<(Fault, usize)> {
             Fault::CreateSet if state.api.set.is_none() => possible.push((*fault, 0)),
             Fault::NodeLost | Fault::DeleteSet(_) | Fault::CreateSet => {}
             _ => {
-                let indexes = (0..ORDINALS).filter(|at| hits(state, *fault, *at));
+                let indexes = (0..ORDINALS).filter(|at| applies_to(state, *fault, *at));
                 possible.extend(indexes.map(|at| (*fault, at)));
             }
         }
@@ -333,7 +339,7 @@ pub fn faults(world: &World, state: &ModelState) -> Vec<(Fault, usize)> {
     possible
 }
 
-fn hits(state: &ModelState, fault: Fault, at: usize) -> bool {
+fn applies_to(state: &ModelState, fault: Fault, at: usize) -> bool {
     let pod = state.api.pods[at].filter(|pod| !pod.terminating);
     let cut_off = |pod: &Pod| pod.node == Some(0) && state.node_lost;
     match fault {
@@ -350,7 +356,7 @@ fn hits(state: &ModelState, fault: Fault, at: usize) -> bool {
 pub fn fail(world: &World, state: &mut ModelState, fault: Fault, at: usize) {
     match fault {
         Fault::Fail => {
-            end_body(state, at);
+            stop_instance(state, at);
             with_pod(state, at, |pod| {
                 pod.phase = Phase::Ended;
                 pod.health = Health::Lost;
@@ -360,10 +366,10 @@ pub fn fail(world: &World, state: &mut ModelState, fault: Fault, at: usize) {
         Fault::Delete => terminate(state, at),
         Fault::Orphan => {
             with_pod(state, at, |pod| pod.owner = None);
-            state.leave_open(at);
+            state.open_fate(at);
         }
         Fault::DeleteClaim => {
-            state.leave_open(at);
+            state.open_fate(at);
             delete_claim(state, at);
         }
         Fault::NodeLost => {
@@ -387,8 +393,8 @@ pub fn fail(world: &World, state: &mut ModelState, fault: Fault, at: usize) {
                     ..*set
                 };
             }
-            // Without its set a claim stays or is deleted as its last owners demand.
-            (0..ORDINALS).for_each(|at| state.leave_open(at));
+            // Without its set, the last owners of a claim decide whether the claim is deleted.
+            (0..ORDINALS).for_each(|at| state.open_fate(at));
         }
         Fault::CreateSet => {
             state.api.set = Some(Set {

@@ -1,10 +1,10 @@
 //! Model checking of the StatefulSet planner: every interleaving, in small worlds.
 //!
 //! The explored code is the production code: `controller_planners::stateful_set::plan` decides, and
-//! `controller_planners::stateful_set::write_schedule` orders the writes, as for the executor. The rest is a model: an API server
-//! that refuses the writes that the real server refuses, a controller whose watches may each be behind, a second
-//! controller that takes over while the first still sends writes, nodes with running instances of pods, a garbage
-//! collector, users.
+//! `controller_planners::stateful_set::write_schedule` orders the writes, as for the executor. The rest is a model: an
+//! API server that refuses the writes that the real server refuses, a controller whose watches may each be behind, a
+//! second controller that takes over while the first controller still sends writes, nodes with running instances of
+//! pods, a garbage collector, users.
 //!
 //! [`world`] lists the worlds, [`model`] the steps; [`environment`] and [`server`] execute the steps on a [`state`];
 //! [`settling`] checks for every state that the world reaches the specified state; [`story`] describes the path to a

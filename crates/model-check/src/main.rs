@@ -36,8 +36,8 @@ struct Arguments {
     #[arg(long)]
     lags: Option<u8>,
     /// Maximum number of lost responses, instead of the world's number.
-    #[arg(long)]
-    lost_answers: Option<u8>,
+    #[arg(long = "lost-answers")]
+    lost_responses: Option<u8>,
     /// Stop the exploration of a world after so many seconds.
     #[arg(long)]
     seconds: Option<u64>,
@@ -52,7 +52,7 @@ impl Arguments {
             edits: self.edits.unwrap_or(default.edits),
             faults: self.faults.unwrap_or(default.faults),
             takeovers: self.takeovers.unwrap_or(default.takeovers),
-            lost_answers: self.lost_answers.unwrap_or(default.lost_answers),
+            lost_responses: self.lost_responses.unwrap_or(default.lost_responses),
             lags: self.lags.unwrap_or(default.lags),
         }
     }
@@ -65,46 +65,46 @@ fn main() -> ExitCode {
         Some(name) => worlds.retain(|world| world.name == name),
         None => worlds.retain(|world| arguments.deep || !world.deep),
     }
-    let of_nodes = World::ALL.into_iter().filter(|world| {
+    let fence_worlds = World::ALL.into_iter().filter(|world| {
         let name = arguments.world.as_deref();
         name.is_none_or(|name| name == world.name())
     });
-    let of_nodes: Vec<World> = of_nodes.collect();
-    let elects = arguments
+    let fence_worlds: Vec<World> = fence_worlds.collect();
+    let has_election = arguments
         .world
         .as_deref()
         .is_none_or(|name| name == election::NAME);
-    if worlds.is_empty() && of_nodes.is_empty() && !elects {
+    if worlds.is_empty() && fence_worlds.is_empty() && !has_election {
         eprintln!("there is no such world; see --list");
         return ExitCode::FAILURE;
     }
-    let mut good = true;
+    let mut is_passed = true;
     if arguments.list {
         for world in worlds {
             println!("{:<24} {}", world.name, world.about);
         }
-        for world in of_nodes {
+        for world in fence_worlds {
             println!("{:<24} {}", world.name(), world.about());
         }
-        if elects {
+        if has_election {
             println!("{:<24} {}", election::NAME, election::ABOUT);
         }
         return ExitCode::SUCCESS;
     }
     println!("{}", header());
-    let of_nodes = of_nodes.into_iter().map(|world| {
-        let explored = fence::explore(world, None, arguments.threads);
-        (world.name(), explored)
+    let fence_worlds = fence_worlds.into_iter().map(|world| {
+        let exploration = fence::explore(world, None, arguments.threads);
+        (world.name(), exploration)
     });
-    let election = elects.then(|| {
-        let explored = election::explore(None, arguments.threads);
-        (election::NAME, explored)
+    let election = has_election.then(|| {
+        let exploration = election::explore(None, arguments.threads);
+        (election::NAME, exploration)
     });
-    for (name, report) in of_nodes.chain(election) {
+    for (name, report) in fence_worlds.chain(election) {
         let (states, depth) = (report.states, report.depth);
         println!("{name:<24} {states:>10} {depth:>6}");
         if let Some(violation) = &report.violation {
-            good = false;
+            is_passed = false;
             println!("\nbroken: {violation}");
         }
     }
@@ -115,11 +115,11 @@ fn main() -> ExitCode {
         let report = check_within(world, Seeded::default(), arguments.threads, limit);
         println!("{}", row(name, &report));
         if let Some(violation) = &report.violation {
-            good = false;
+            is_passed = false;
             println!("\nbroken: {}\n{}", violation.rule, violation.story);
         }
     }
-    if good {
+    if is_passed {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

@@ -12,11 +12,11 @@ use crate::environment::{self, Progress};
 use crate::plans::Plans;
 use crate::seeded::Seeded;
 use crate::server;
-use crate::settling::Rest;
+use crate::settling::IdleStates;
 use crate::state::{ClaimFate, Kind, ModelState, ORDINALS, Op, Set, UNLIMITED, Work};
 use crate::world::{Begin, Edit, Fault, World};
 
-/// A kind of object with its own watch, which may be behind.
+/// A kind of object with a separate watch, which may be behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Watch {
     Set,
@@ -32,7 +32,7 @@ const WATCHES: [Watch; 4] = [Watch::Set, Watch::Pods, Watch::Claims, Watch::Revi
 pub enum ControllerRole {
     /// The active controller, which plans.
     Active,
-    /// The replaced controller, with unsent writes; in a world of two leaders it plans, too.
+    /// The replaced controller, with unsent writes; in a world of two leaders the replaced controller plans, too.
     Former,
 }
 
@@ -47,11 +47,11 @@ pub enum ModelStep {
     /// A write reaches the API server, and its response reaches the controller.
     Write(ControllerRole, WritePosition),
     /// A write reaches the API server; its response is lost.
-    WriteUnanswered(ControllerRole, WritePosition),
-    /// Another controller takes over; the former controller does not know this, or has crashed.
+    WriteWithoutResponse(ControllerRole, WritePosition),
+    /// Another controller takes over; the former controller has not observed the change, or has crashed.
     TakeOver {
         /// Whether the former controller continues its writes.
-        former_goes_on: bool,
+        former_continues: bool,
     },
     /// Another leader starts, with new caches; the former leader continues, with its old caches.
     SecondLeader,
@@ -59,8 +59,8 @@ pub enum ModelStep {
     FormerCatchesUp,
     /// The former leader plans.
     FormerPlans,
-    /// The former leader learns that it does not lead any more: it plans nothing, but its sent writes may still arrive.
-    FormerEnds,
+    /// The former leader observes the end of its lead: it plans nothing, but its sent writes may still arrive.
+    FormerStops,
     /// A user changes the specification.
     Edit(Edit),
     /// A fault happens.
@@ -78,9 +78,9 @@ pub struct StatefulSetModel {
     pub seeded: Seeded,
     /// The counts of replies.
     pub counters: Counters,
-    /// States from which the world is known to become idle as specified.
-    pub rest: Rest,
-    is_found: AtomicBool,
+    /// States from which the world becomes idle as specified.
+    pub idle_states: IdleStates,
+    has_violation: AtomicBool,
 }
 
 impl StatefulSetModel {
@@ -95,16 +95,16 @@ impl StatefulSetModel {
             plans: Plans::new(&world, seeded),
             seeded,
             counters: Counters::default(),
-            rest: Rest::default(),
-            is_found: AtomicBool::new(false),
+            idle_states: IdleStates::default(),
+            has_violation: AtomicBool::new(false),
             world,
         }
     }
 
-    /// Only the first violating state is reported to the checker, which would otherwise report the
-    /// last one before it stops.
+    /// Only the first violating state is reported to the checker, because the checker would otherwise report the last
+    /// violating state before its stop.
     fn unless_first(&self, holds: bool) -> bool {
-        holds || self.is_found.swap(true, Ordering::Relaxed)
+        holds || self.has_violation.swap(true, Ordering::Relaxed)
     }
 
     fn first_state(&self) -> ModelState {
@@ -119,15 +119,15 @@ impl StatefulSetModel {
         };
         state.api.set = Some(set);
         for at in 0..ORDINALS {
-            let is_desired = self.world.spec.wants(at);
+            let is_desired = self.world.spec.desires(at);
             state.fates[at] = if is_desired {
-                ClaimFate::Stays
+                ClaimFate::Retained
             } else {
                 ClaimFate::Open
             };
         }
         if self.world.begin == Begin::Settled {
-            state = self.settled(&state);
+            state = self.idle_state(&state);
         }
         state.budget = self.world.budget;
         state.canonical()
@@ -189,20 +189,21 @@ impl StatefulSetModel {
 
     /// The steps of two leaders.
     fn steps_of_leaders(&self, state: &ModelState, steps: &mut Vec<ModelStep>) {
-        let alone = state.former.is_none() && state.former_cached.is_none();
-        if state.budget.takeovers > 0 && alone {
+        let has_no_former_leader = state.former.is_none() && state.former_cached.is_none();
+        if state.budget.takeovers > 0 && has_no_former_leader {
             steps.push(ModelStep::SecondLeader);
         }
         if state.former_cached.is_some() {
-            steps.extend([ModelStep::FormerCatchesUp, ModelStep::FormerEnds]);
+            steps.extend([ModelStep::FormerCatchesUp, ModelStep::FormerStops]);
             if state.former.is_none() {
                 steps.push(ModelStep::FormerPlans);
             }
         }
     }
 
-    /// The fates of claims that the present plan knows, from its view of the claims and their real pods: the plan can
-    /// still do what the specification demands. Claims of a former pod or set are about to be deleted already.
+    /// The fates that the present plan decides: those of the claims that are cached in their current version together
+    /// with their pods, so that the plan can do what the specification demands. A claim of a former pod or set has no
+    /// decided fate, because its deletion is pending.
     fn decided_fates(&self, state: &ModelState) -> [ClaimFate; ORDINALS] {
         let mut fates = [ClaimFate::Open; ORDINALS];
         let (Some(set), Some(cached_set)) = (&state.api.set, &state.cached.set) else {
@@ -219,34 +220,37 @@ impl StatefulSetModel {
             };
             let is_cached = state.cached.claims[at].is_some_and(|c| c.version == claim.version)
                 && state.cached.pods[at].is_some_and(|p| p.uid == pod.uid && p.owner == pod.owner);
-            let of_set = pod.owner == Some(set.uid)
+            let is_owned_by_set = pod.owner == Some(set.uid)
                 && claim.owners.set.is_none_or(|owner| owner == set.uid)
                 && claim.owners.pod.is_none_or(|owner| owner == pod.uid);
-            if self.world.claims && is_cached && of_set && !claim.terminating {
+            if self.world.claims && is_cached && is_owned_by_set && !claim.terminating {
                 *fate = set.spec.fate(at);
             }
         }
         fates
     }
 
-    /// Executes one write of a pending plan.
+    /// Executes a write of a pending plan.
     pub fn write(
         &self,
         state: &mut ModelState,
-        who: ControllerRole,
+        role: ControllerRole,
         position: WritePosition,
-        is_answered: bool,
+        has_response: bool,
     ) -> Option<Op> {
-        let slot = |state: &mut ModelState| match who {
+        let pending = match role {
             ControllerRole::Active => state.work.take(),
             ControllerRole::Former => state.former.take(),
         };
-        let mut work = slot(state)?;
-        let at = work.ops.iter().position(|(other, _)| *other == position)?;
+        let mut work = pending?;
+        let at = work
+            .ops
+            .iter()
+            .position(|(op_position, _)| *op_position == position)?;
         let (_, op) = work.ops.remove(at);
         let reply = server::write(state, &op, self.seeded.guards);
-        self.counters.replied(reply);
-        let outcome = if is_answered {
+        self.counters.count_reply(reply);
+        let outcome = if has_response {
             reply.outcome(&op)
         } else {
             WriteOutcome::Refused
@@ -261,9 +265,9 @@ impl StatefulSetModel {
         }
         // Writes that cannot be sent any more must not distinguish states.
         if outcome == WriteOutcome::Refused {
-            forget_what_cannot_follow(&mut work, position);
+            remove_unsendable_writes(&mut work, position);
         }
-        match who {
+        match role {
             ControllerRole::Active => state.work = Some(work),
             ControllerRole::Former => state.former = Some(work),
         }
@@ -284,15 +288,15 @@ impl StatefulSetModel {
                 true
             }
             ModelStep::Plan => self.plan(state),
-            ModelStep::Write(who, position) => self.write(state, who, position, true).is_some(),
-            ModelStep::WriteUnanswered(who, position) => {
-                state.budget.lost_answers -= 1;
-                self.write(state, who, position, false).is_some()
+            ModelStep::Write(role, position) => self.write(state, role, position, true).is_some(),
+            ModelStep::WriteWithoutResponse(role, position) => {
+                state.budget.lost_responses -= 1;
+                self.write(state, role, position, false).is_some()
             }
-            ModelStep::TakeOver { former_goes_on } => {
+            ModelStep::TakeOver { former_continues } => {
                 state.budget.takeovers -= 1;
                 let work = state.work.take();
-                state.former = work.filter(|_| former_goes_on).map(|work| Work {
+                state.former = work.filter(|_| former_continues).map(|work| Work {
                     fates: [ClaimFate::Open; ORDINALS],
                     ..work
                 });
@@ -314,7 +318,7 @@ impl StatefulSetModel {
                 true
             }
             ModelStep::FormerPlans => self.former_plans(state),
-            ModelStep::FormerEnds => {
+            ModelStep::FormerStops => {
                 state.former_cached = None;
                 true
             }
@@ -335,20 +339,20 @@ impl StatefulSetModel {
     }
 }
 
-/// Records the known fates. `false` if no fate changes.
+/// Records the decided fates. `false` if no fate changes.
 fn decide_fates(state: &mut ModelState, fates_of_plan: [ClaimFate; ORDINALS]) -> bool {
-    let mut news = false;
+    let mut has_changed = false;
     for (fate, planned_fate) in state.fates.iter_mut().zip(fates_of_plan) {
         if planned_fate != ClaimFate::Open && *fate != planned_fate {
             *fate = planned_fate;
-            news = true;
+            has_changed = true;
         }
     }
-    news
+    has_changed
 }
 
 /// Removes the writes of a part of the plan that a refusal has ended.
-fn forget_what_cannot_follow(work: &mut Work, refused: WritePosition) {
+fn remove_unsendable_writes(work: &mut Work, refused: WritePosition) {
     let ready: Vec<WritePosition> = work.schedule.ready().collect();
     work.ops.retain(|(position, _)| {
         let follows_refused = match (refused, *position) {
@@ -385,16 +389,16 @@ impl Model for StatefulSetModel {
         if state.work.is_none() {
             steps.push(ModelStep::Plan);
         }
-        let hands = [
+        let controllers = [
             (ControllerRole::Active, &state.work),
             (ControllerRole::Former, &state.former),
         ];
-        for (who, work) in hands {
+        for (role, work) in controllers {
             let Some(work) = work else { continue };
             for position in work.schedule.ready() {
-                steps.push(ModelStep::Write(who, position));
-                if state.budget.lost_answers > 0 {
-                    steps.push(ModelStep::WriteUnanswered(who, position));
+                steps.push(ModelStep::Write(role, position));
+                if state.budget.lost_responses > 0 {
+                    steps.push(ModelStep::WriteWithoutResponse(role, position));
                 }
             }
         }
@@ -403,9 +407,9 @@ impl Model for StatefulSetModel {
         if self.world.two_leaders {
             self.steps_of_leaders(state, steps);
         } else if state.budget.takeovers > 0 && state.former.is_none() {
-            for former_goes_on in [false, true] {
-                if state.work.is_some() || !former_goes_on {
-                    steps.push(ModelStep::TakeOver { former_goes_on });
+            for former_continues in [false, true] {
+                if state.work.is_some() || !former_continues {
+                    steps.push(ModelStep::TakeOver { former_continues });
                 }
             }
         }
@@ -431,24 +435,24 @@ impl Model for StatefulSetModel {
         vec![
             Property::always(
                 "at most one running instance has an identity",
-                |model: &Self, state| model.unless_first(one_body_each(state)),
+                |model: &Self, state| model.unless_first(has_unique_instances(state)),
             ),
             Property::always("no rule is broken", |model: &Self, state: &ModelState| {
                 model.unless_first(state.broken.is_none())
             }),
             Property::always(
                 "the world comes to rest as wanted",
-                |model: &Self, state| model.unless_first(model.comes_to_rest(state).is_ok()),
+                |model: &Self, state| model.unless_first(model.reaches_idle_state(state).is_ok()),
             ),
         ]
     }
 }
 
-fn one_body_each(state: &ModelState) -> bool {
+fn has_unique_instances(state: &ModelState) -> bool {
     let mut occupied = [false; ORDINALS];
-    let mut first = |ordinal: u8| !std::mem::replace(&mut occupied[usize::from(ordinal)], true);
+    let mut is_first = |ordinal: u8| !std::mem::replace(&mut occupied[usize::from(ordinal)], true);
     state
         .instances
         .iter()
-        .all(|instance| first(instance.ordinal))
+        .all(|instance| is_first(instance.ordinal))
 }

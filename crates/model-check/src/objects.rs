@@ -93,11 +93,11 @@ impl Builder {
     }
 
     fn set(&self, set: &Set) -> StatefulSet {
-        let same = set
+        let is_current = set
             .status
             .is_some_and(|status| status.observed == set.generation);
         let status = set.status.map(|status| StatefulSetStatus {
-            observed_generation: Some(if same { 2 } else { 1 }),
+            observed_generation: Some(if is_current { 2 } else { 1 }),
             ..self.statuses.get(status.text)
         });
         StatefulSet {
@@ -126,7 +126,7 @@ impl Builder {
 
     fn spec(&self, set: &Set) -> StatefulSetSpec {
         let spec = &set.spec;
-        let word = |delete: bool| Some(if delete { "Delete" } else { "Retain" }.to_owned());
+        let policy = |delete: bool| Some(if delete { "Delete" } else { "Retain" }.to_owned());
         StatefulSetSpec {
             replicas: Some(i32::from(spec.replicas)),
             ordinals: Some(StatefulSetOrdinals {
@@ -145,8 +145,8 @@ impl Builder {
             volume_claim_templates: self.world.claims.then(|| vec![claim_template()]),
             persistent_volume_claim_retention_policy: Some(
                 StatefulSetPersistentVolumeClaimRetentionPolicy {
-                    when_deleted: word(spec.delete_when_deleted),
-                    when_scaled: word(spec.delete_when_scaled),
+                    when_deleted: policy(spec.delete_when_deleted),
+                    when_scaled: policy(spec.delete_when_scaled),
                 },
             ),
         }
@@ -157,13 +157,13 @@ impl Builder {
             partition: Some(i32::from(partition)),
             max_unavailable: self.world.max_unavailable.map(IntOrString::Int),
         };
-        let (word, block) = match self.world.strategy {
+        let (strategy_type, block) = match self.world.strategy {
             Strategy::RollingUpdate => ("RollingUpdate", Some(block)),
             Strategy::RollingUpdateWithoutBlock => ("RollingUpdate", None),
             Strategy::OnDelete => ("OnDelete", None),
         };
         StatefulSetUpdateStrategy {
-            type_: Some(word.to_owned()),
+            type_: Some(strategy_type.to_owned()),
             rolling_update: block,
         }
     }
@@ -171,8 +171,8 @@ impl Builder {
     fn pod(&self, ordinal: u8, pod: &Pod) -> PodObject {
         let template = usize::from(pod.revision);
         let name = identity::pod_name(SET, i64::from(ordinal));
-        let mut all = app();
-        all.extend(identity::pod_labels(
+        let mut pod_labels = app();
+        pod_labels.extend(identity::pod_labels(
             SET,
             i64::from(ordinal),
             &self.names[template],
@@ -200,7 +200,7 @@ impl Builder {
                 uid: Some(uid("pod", pod.uid)),
                 // The model has no versions of pods.
                 resource_version: Some("1".to_owned()),
-                labels: Some(all),
+                labels: Some(pod_labels),
                 owner_references: pod.owner.map(|set| vec![owner_set(set)]),
                 creation_timestamp: Some(at(STARTED)),
                 deletion_timestamp: pod.terminating.then(|| at(CEASED)),
@@ -236,10 +236,10 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// *Errors.* The write names an object outside of this world, which is a violation.
+    /// The write names an object outside of this world, which is a violation.
     pub fn op(&self, cached: &Objects, write: Write<'_>) -> Result<Op, String> {
         let set = cached.set.as_ref().ok_or("a plan without a set")?;
-        let read = match write {
+        let op = match write {
             Write::Status(status) => {
                 let mut text = status.clone();
                 text.observed_generation = None;
@@ -252,7 +252,7 @@ impl Builder {
             }
             Write::Action(action) => self.action(set, action),
         };
-        read.ok_or_else(|| format!("a write about something unknown: {write:?}"))
+        op.ok_or_else(|| format!("a write about something unknown: {write:?}"))
     }
 
     fn action(&self, set: &Set, action: &StatefulSetAction) -> Option<Op> {

@@ -84,12 +84,12 @@ impl Plans {
     /// The plan for an observed state, with its writes.
     pub fn of(&self, cached: &Objects) -> (Arc<Planned>, Vec<(WritePosition, Op)>) {
         let mut situation = cached.clone();
-        let mut numbers = Renumbering::default();
-        situation.ids(&mut |kind, id| numbers.apply(kind, id));
+        let mut renumbering = Renumbering::default();
+        situation.ids(&mut |kind, id| renumbering.apply(kind, id));
         let planned = self.lookup(&situation);
         let mut ops = planned.ops.clone();
         for (_, op) in &mut ops {
-            op.ids(&mut |kind, id| numbers.undo(kind, id));
+            op.ids(&mut |kind, id| renumbering.undo(kind, id));
         }
         (planned, ops)
     }
@@ -98,7 +98,7 @@ impl Plans {
         if let Some(planned) = self.planned_states.read().expect("no panic").get(situation) {
             return planned.clone();
         }
-        let planned = Arc::new(self.make(situation));
+        let planned = Arc::new(self.compute(situation));
         let mut plans = self.planned_states.write().expect("no panic");
         plans
             .entry(situation.clone())
@@ -106,23 +106,23 @@ impl Plans {
             .clone()
     }
 
-    fn make(&self, situation: &Objects) -> Planned {
+    fn compute(&self, situation: &Objects) -> Planned {
         let observed = self.builder.observed(situation);
         let now = now();
         let input = self.seeded.planner_input(&observed);
         let mut plan = plan(&input, now).expect("objects of the model have identities");
         self.seeded.alter(&observed, &mut plan);
-        let mut broken = if self.seeded.unjudged {
+        let mut broken = if self.seeded.skips_plan_checks {
             Vec::new()
         } else {
             invariants::violations(&observed, &plan, now)
         };
         let mut ops = Vec::new();
-        for position in places(&plan) {
-            let write = plan.write(position).expect("a place of this plan");
+        for position in write_positions(&plan) {
+            let write = plan.write(position).expect("a position of this plan");
             match self.builder.op(situation, write) {
                 Ok(op) => ops.push((position, op)),
-                Err(odd) => broken.push(odd),
+                Err(error) => broken.push(error),
             }
         }
         let reasons = plan.waiting_on.iter();
@@ -172,10 +172,10 @@ fn now() -> Timestamp {
     Timestamp::UNIX_EPOCH + SignedDuration::from_secs(NOW)
 }
 
-fn places(plan: &StatefulSetPlan) -> Vec<WritePosition> {
+fn write_positions(plan: &StatefulSetPlan) -> Vec<WritePosition> {
     let prepare = (0..plan.prepare.len()).map(WritePosition::Prepare);
-    let pods = plan.pods.iter().enumerate().flat_map(|(work, of)| {
-        let steps = 0..of.actions.len();
+    let pods = plan.pods.iter().enumerate().flat_map(|(work, of_work)| {
+        let steps = 0..of_work.actions.len();
         steps.map(move |step| WritePosition::Pod { work, step })
     });
     let status = plan.status.iter().map(|_| WritePosition::Status);

@@ -8,13 +8,13 @@ use controller_planners::stateful_set::{Observed, StatefulSetPlan};
 #[derive(Clone, Copy)]
 pub struct Seeded {
     /// Changes the planner's input.
-    pub view: Option<fn(&mut Observed)>,
+    pub input: Option<fn(&mut Observed)>,
     /// Changes the plan.
     pub plan: Option<fn(&Observed, &mut StatefulSetPlan)>,
     /// The preconditions of writes.
     pub guards: Guards,
     /// Whether plans are not checked, so that a mistake is detected only by its effect.
-    pub unjudged: bool,
+    pub skips_plan_checks: bool,
 }
 
 /// The preconditions of writes. In production all are set.
@@ -35,9 +35,9 @@ pub struct Guards {
 impl Default for Seeded {
     fn default() -> Self {
         Self {
-            view: None,
+            input: None,
             plan: None,
-            unjudged: false,
+            skips_plan_checks: false,
             guards: Guards {
                 create_by_name: true,
                 delete_by_uid: true,
@@ -53,7 +53,7 @@ impl Seeded {
     /// The planner's input.
     pub fn planner_input(&self, observed: &Observed) -> Observed {
         let mut input = observed.clone();
-        if let Some(change) = self.view {
+        if let Some(change) = self.input {
             change(&mut input);
         }
         input

@@ -1,7 +1,7 @@
 //! The API server: each write is one step, and is refused if the real server would refuse it.
 //!
-//! The model also checks rules about the real state, not about a view of it, so that no controller can violate them
-//! unnoticed.
+//! The model also checks rules about the objects of the API server, not about a controller's caches, so that no
+//! controller can violate a rule unnoticed.
 
 use controller_planners::stateful_set::write_schedule::WriteOutcome;
 
@@ -50,9 +50,13 @@ pub fn write(state: &mut ModelState, op: &Op, guards: Guards) -> Reply {
         },
         Op::AdoptRevision { template, uid, set } => {
             patch_revision(state, template, uid, |revision| {
-                let free = revision.owner.is_none_or(|owner| owner == set);
-                revision.owner = if free { Some(set) } else { revision.owner };
-                free
+                let is_adoptable = revision.owner.is_none_or(|owner| owner == set);
+                revision.owner = if is_adoptable {
+                    Some(set)
+                } else {
+                    revision.owner
+                };
+                is_adoptable
             })
         }
         Op::RenumberRevision {
@@ -89,9 +93,9 @@ pub fn write(state: &mut ModelState, op: &Op, guards: Guards) -> Reply {
             Reply::Done
         }
         Op::AdoptPod { ordinal, uid, set } => patch_pod(state, ordinal, uid, |pod| {
-            let free = pod.owner.is_none_or(|owner| owner == set);
-            pod.owner = if free { Some(set) } else { pod.owner };
-            free
+            let is_adoptable = pod.owner.is_none_or(|owner| owner == set);
+            pod.owner = if is_adoptable { Some(set) } else { pod.owner };
+            is_adoptable
         }),
         Op::ReleasePod { ordinal, uid } => patch_pod(state, ordinal, uid, |pod| {
             pod.owner = None;
@@ -119,12 +123,12 @@ fn patch_revision(
     match &mut state.api.revisions[usize::from(template)] {
         None => Reply::NotFound,
         Some(revision) if revision.uid != uid => Reply::Conflict,
-        Some(revision) => changed(change(revision)),
+        Some(revision) => patch_reply(change(revision)),
     }
 }
 
-fn changed(allowed: bool) -> Reply {
-    if allowed {
+fn patch_reply(is_allowed: bool) -> Reply {
+    if is_allowed {
         Reply::Done
     } else {
         Reply::Conflict
@@ -140,7 +144,7 @@ fn patch_pod(
     match &mut state.api.pods[usize::from(ordinal)] {
         None => Reply::NotFound,
         Some(pod) if pod.uid != uid => Reply::Conflict,
-        Some(pod) => changed(change(pod)),
+        Some(pod) => patch_reply(change(pod)),
     }
 }
 
@@ -206,9 +210,9 @@ fn create_claim(state: &mut ModelState, ordinal: u8, set: Option<u8>) -> Reply {
         owners: crate::state::Owners { set, pod: None },
         terminating: false,
     });
-    let is_desired = state.api.set.is_some_and(|set| set.spec.wants(index));
+    let is_desired = state.api.set.is_some_and(|set| set.spec.desires(index));
     state.fates[index] = if is_desired {
-        ClaimFate::Stays
+        ClaimFate::Retained
     } else {
         ClaimFate::Open
     };
@@ -237,15 +241,15 @@ fn set_owners(state: &mut ModelState, op: &Op, guards: Guards) -> Reply {
     if claim.owners == owners {
         return Reply::Done;
     }
-    let taken_back = claim.owners.pod.is_some() && owners.pod.is_none();
+    let removes_pod_owner = claim.owners.pod.is_some() && owners.pod.is_none();
     claim.owners = owners;
     claim.version = next;
-    if taken_back && state.api.set.is_some_and(|set| set.spec.wants(index)) {
-        state.fates[index] = ClaimFate::Stays;
+    if removes_pod_owner && state.api.set.is_some_and(|set| set.spec.desires(index)) {
+        state.fates[index] = ClaimFate::Retained;
     }
-    // A controller with an old view may still add owners to a claim that must be kept.
+    // A controller with old caches may still add owners to a claim that must be retained.
     if is_current && owners.pod.is_some() {
-        state.leave_open(index);
+        state.open_fate(index);
     }
     Reply::Done
 }
@@ -267,15 +271,15 @@ fn write_status(state: &mut ModelState, op: &Op, guards: Guards) -> Reply {
     if set.uid != uid || (guards.status_by_version && set.version != version) {
         return Reply::Conflict;
     }
-    let up_to_date = |set: &Set| set.status.is_some_and(|s| s.observed == set.generation);
-    let before = up_to_date(set);
+    let is_up_to_date = |set: &Set| set.status.is_some_and(|s| s.observed == set.generation);
+    let was_current = is_up_to_date(set);
     set.status = Some(Status {
         observed: generation,
         text,
     });
     set.version = next;
-    let after = up_to_date(set);
-    if before && !after {
+    let is_current = is_up_to_date(set);
+    if was_current && !is_current {
         state.breaks("the status goes back to a generation that is past");
     }
     Reply::Done

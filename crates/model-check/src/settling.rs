@@ -2,8 +2,8 @@
 //! rounds.
 //!
 //! A round: pending writes are sent, the caches receive all changes, the controller plans and writes, nodes and
-//! collectors take all their steps, time passes. Rounds are deterministic, so a state from which they have once reached
-//! the goal is not checked again.
+//! collectors execute all their steps, time passes. Rounds are deterministic, so a state from which the rounds have
+//! reached the goal is not checked again.
 
 use std::collections::HashMap;
 use std::sync::RwLock;
@@ -22,7 +22,7 @@ const ROUNDS_MAX: usize = 100;
 
 /// States at the start of a round from which the world becomes idle, with the number of rounds.
 #[derive(Default)]
-pub struct Rest {
+pub struct IdleStates {
     rounds_to_idle: RwLock<HashMap<ModelState, usize, Quick>>,
 }
 
@@ -31,25 +31,25 @@ impl StatefulSetModel {
     ///
     /// # Errors
     ///
-    /// *Errors.* The reason why it does not.
-    pub fn comes_to_rest(&self, state: &ModelState) -> Result<(), String> {
+    /// The reason why the world does not become idle as specified.
+    pub fn reaches_idle_state(&self, state: &ModelState) -> Result<(), String> {
         if state.broken.is_some() {
             return Ok(());
         }
         let mut visited = Vec::new();
         let mut state = self.without_inputs(state).canonical();
-        let left = loop {
+        let remaining_rounds = loop {
             if let Some(rule) = &state.broken {
                 return Err(format!("on the way to rest: {rule}"));
             }
-            if let Some(left) = self
-                .rest
+            if let Some(remaining_rounds) = self
+                .idle_states
                 .rounds_to_idle
                 .read()
                 .expect("no panic")
                 .get(&state)
             {
-                break *left;
+                break *remaining_rounds;
             }
             if visited.len() == ROUNDS_MAX {
                 return Err(format!("no rest after {ROUNDS_MAX} rounds"));
@@ -61,10 +61,11 @@ impl StatefulSetModel {
             }
             state = state.canonical();
         };
-        self.counters.needed(left + visited.len());
+        self.counters
+            .record_rounds(remaining_rounds + visited.len());
         if !visited.is_empty() {
-            let counted = visited.into_iter().rev().zip(left + 1..);
-            self.rest
+            let counted = visited.into_iter().rev().zip(remaining_rounds + 1..);
+            self.idle_states
                 .rounds_to_idle
                 .write()
                 .expect("no panic")
@@ -74,7 +75,7 @@ impl StatefulSetModel {
     }
 
     /// The idle state of the world.
-    pub fn settled(&self, state: &ModelState) -> ModelState {
+    pub fn idle_state(&self, state: &ModelState) -> ModelState {
         let mut state = self.without_inputs(state);
         for _ in 0..ROUNDS_MAX {
             state = state.canonical();
@@ -98,30 +99,30 @@ impl StatefulSetModel {
 
     /// A fair round. `false` if nothing changes.
     fn round(&self, state: &mut ModelState) -> bool {
-        let mut busy = self.plan(state);
+        let mut has_changed = self.plan(state);
         self.finish(state, ControllerRole::Active);
         loop {
             let steps = environment::possible(&self.world, state);
             // The last of several nodes is never lost.
-            let Some(step) = steps.into_iter().rev().find(|step| bound_to_happen(*step)) else {
-                return busy;
+            let Some(step) = steps.into_iter().rev().find(|step| is_inevitable(*step)) else {
+                return has_changed;
             };
             environment::progress(&self.world, state, step);
             *state = std::mem::take(state).canonical();
-            busy = true;
+            has_changed = true;
         }
     }
 
-    fn finish(&self, state: &mut ModelState, who: ControllerRole) {
+    fn finish(&self, state: &mut ModelState, role: ControllerRole) {
         loop {
-            let work = match who {
+            let work = match role {
                 ControllerRole::Active => &state.work,
                 ControllerRole::Former => &state.former,
             };
             let next: Option<WritePosition> =
                 work.as_ref().and_then(|work| work.schedule.ready().next());
             let Some(position) = next else { return };
-            self.write(state, who, position, true);
+            self.write(state, role, position, true);
         }
     }
 
@@ -129,13 +130,13 @@ impl StatefulSetModel {
     fn check_idle_state(&self, state: &ModelState) -> Result<(), String> {
         let Some(set) = &state.api.set else {
             // The dependents of the set were deleted or released.
-            let owned = state
+            let has_owned_pods = state
                 .api
                 .pods
                 .iter()
                 .flatten()
                 .any(|pod| pod.owner.is_some());
-            return match owned {
+            return match has_owned_pods {
                 true => Err("rest without the set, with pods that it owns".to_owned()),
                 false => Ok(()),
             };
@@ -154,10 +155,10 @@ impl StatefulSetModel {
         if update != Some(set.spec.template) {
             return Err("rest with a status that does not name the wanted template".to_owned());
         }
-        let bad = |template: Option<u8>| {
+        let is_bad = |template: Option<u8>| {
             template.is_some_and(|template| self.world.bad_templates.contains(&template))
         };
-        if bad(update) || bad(current) {
+        if is_bad(update) || is_bad(current) {
             return match planned.reasons.is_empty() && !planned.goal_reached {
                 true => Err("rest without the goal and without a reason".to_owned()),
                 false => Ok(()),
@@ -167,8 +168,8 @@ impl StatefulSetModel {
             let reasons = planned.reasons.join("; ");
             return Err(format!("rest without the goal, because: {reasons}"));
         }
-        let rolls = self.world.strategy != Strategy::OnDelete && set.spec.partition == 0;
-        if rolls && current != update {
+        let rolls_out = self.world.strategy != Strategy::OnDelete && set.spec.partition == 0;
+        if rolls_out && current != update {
             return Err("rest with a rollout that is not called complete".to_owned());
         }
         self.all_run(state)
@@ -184,17 +185,19 @@ impl StatefulSetModel {
                 .instances
                 .iter()
                 .filter(|instance| usize::from(instance.ordinal) == at);
-            let is_desired = set.spec.wants(at);
+            let is_desired = set.spec.desires(at);
             if instances.count() != usize::from(is_desired) {
                 return Err(format!("rest, but web-{at} does not run as it should"));
             }
-            // A claim in use is kept until the pod is removed, even if the claim is being deleted.
+            // A claim in use is retained until the pod is removed, even if the claim is being deleted.
             let claim = state.api.claims[at];
-            let open = state.fates[at] != ClaimFate::Stays;
-            if state.fates[at] == ClaimFate::Goes && claim.is_some_and(|claim| !claim.terminating) {
+            let may_be_deleted = state.fates[at] != ClaimFate::Retained;
+            if state.fates[at] == ClaimFate::Deleted
+                && claim.is_some_and(|claim| !claim.terminating)
+            {
                 return Err(format!("rest, but data-web-{at} has not gone with its pod"));
             }
-            let claim = claim.is_some_and(|claim| !claim.terminating || open);
+            let claim = claim.is_some_and(|claim| !claim.terminating || may_be_deleted);
             if is_desired && self.world.claims && !claim {
                 return Err(format!("rest, but web-{at} has no claim"));
             }
@@ -203,8 +206,8 @@ impl StatefulSetModel {
     }
 }
 
-/// Whether the step is taken eventually. A lost node returns when the world becomes idle, so its pods need not be
+/// Whether the step is executed eventually. A lost node returns when the world becomes idle, so its pods need not be
 /// evicted.
-fn bound_to_happen(step: Progress) -> bool {
+fn is_inevitable(step: Progress) -> bool {
     !matches!(step, Progress::Evict(_))
 }

@@ -1,8 +1,8 @@
 //! The state of a world, reduced to the distinctions that the planner makes.
 //!
-//! Names are ordinals and template numbers; UIDs, versions and generations are small numbers that only tell whether two
-//! of them are equal. [`ModelState::canonical`] renumbers them, so that histories that lead to an equal situation lead
-//! to an equal state.
+//! Names are ordinals and template numbers; UIDs, versions and generations are small numbers that are compared only for
+//! equality. [`ModelState::canonical`] renumbers them, so that histories that lead to an equal situation lead to an
+//! equal state.
 
 use std::sync::Arc;
 
@@ -64,15 +64,15 @@ pub struct Spec {
 impl Spec {
     /// The specified fate of an existing pod's claim.
     pub fn fate(&self, ordinal: usize) -> ClaimFate {
-        if self.delete_when_scaled && !self.wants(ordinal) {
-            ClaimFate::Goes
+        if self.delete_when_scaled && !self.desires(ordinal) {
+            ClaimFate::Deleted
         } else {
-            ClaimFate::Stays
+            ClaimFate::Retained
         }
     }
 
     /// Whether a pod of that ordinal is desired.
-    pub fn wants(&self, ordinal: usize) -> bool {
+    pub fn desires(&self, ordinal: usize) -> bool {
         let start = usize::from(self.start);
         (start..start + usize::from(self.replicas)).contains(&ordinal)
     }
@@ -96,18 +96,18 @@ pub enum Deletion {
     Foreground,
 }
 
-/// The fate of a claim after its pod.
+/// The fate of a claim after the deletion of its pod.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ClaimFate {
-    /// The claim stays: its ordinal is desired or the policy is Retain, and a controller has executed a plan with this
-    /// knowledge while the pod existed.
-    Stays,
+    /// The claim is retained: its ordinal is desired or the policy is Retain, and a controller has executed a plan for
+    /// this specification while the pod existed.
+    Retained,
     /// The fate is open, because it depends on the order of events.
     #[default]
     Open,
     /// The claim is deleted: its ordinal was scaled down under `whenScaled: Delete`, and a controller has executed a
-    /// plan with this knowledge while the pod existed.
-    Goes,
+    /// plan for this specification while the pod existed.
+    Deleted,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -288,8 +288,7 @@ pub struct Work {
     pub schedule: WriteSchedule,
     /// The plan that defines the order of the writes.
     pub shape: Shape,
-    /// The fates of claims after the plan, as known when the plan was computed. A change of the specification opens the
-    /// fates.
+    /// The fates of claims after the plan, as of the time of the plan. A change of the specification opens the fates.
     pub fates: [ClaimFate; ORDINALS],
 }
 
@@ -331,7 +330,7 @@ pub struct Budget {
     /// The number of crashes of the controller, and of controllers that take over.
     pub takeovers: u8,
     /// The number of responses that do not reach the controller.
-    pub lost_answers: u8,
+    pub lost_responses: u8,
     /// The number of times that a watch may fall behind; [`UNLIMITED`] is no bound.
     pub lags: u8,
 }
@@ -349,8 +348,8 @@ pub struct ModelState {
     pub work: Option<Work>,
     /// The work in progress of a replaced controller.
     pub former: Option<Work>,
-    /// The objects in the caches of a replaced controller that continues to plan: a leader that does not know about the
-    /// other leader.
+    /// The objects in the caches of a replaced controller that continues to plan: a leader that has not observed the
+    /// change of the leader.
     pub former_cached: Option<Objects>,
     /// The running instances.
     pub instances: Vec<Instance>,
@@ -373,8 +372,8 @@ impl ModelState {
         *next - 1
     }
 
-    /// Makes the fate of that ordinal's claim open, whatever pending plans assumed.
-    pub fn leave_open(&mut self, at: usize) {
+    /// Opens the fate of that ordinal's claim, also in pending plans.
+    pub fn open_fate(&mut self, at: usize) {
         self.fates[at] = ClaimFate::Open;
         for work in [&mut self.work, &mut self.former].into_iter().flatten() {
             work.fates[at] = ClaimFate::Open;

@@ -12,8 +12,8 @@ use crate::world::{Edit, Fault};
 /// The description of a path: each step, and the state after it.
 pub fn story(model: &StatefulSetModel, path: &[(ModelState, Option<ModelStep>)]) -> String {
     let mut text = String::new();
-    let mut line = |number: usize, what: &str, state: &ModelState| {
-        let _ = writeln!(text, "{number:3}. {what}\n     {}", situation(state));
+    let mut line = |number: usize, step: &str, state: &ModelState| {
+        let _ = writeln!(text, "{number:3}. {step}\n     {}", situation(state));
     };
     let mut before: Option<(&ModelState, ModelStep)> = None;
     for (number, (state, next)) in path.iter().enumerate() {
@@ -33,8 +33,8 @@ fn verdict(model: &StatefulSetModel, state: &ModelState) -> String {
     if let Some(rule) = &state.broken {
         return rule.to_string();
     }
-    match model.comes_to_rest(state) {
-        Err(why) => format!("from here: {why}"),
+    match model.reaches_idle_state(state) {
+        Err(reason) => format!("from here: {reason}"),
         Ok(()) => "more than one running instance has an identity".to_owned(),
     }
 }
@@ -42,10 +42,10 @@ fn verdict(model: &StatefulSetModel, state: &ModelState) -> String {
 fn step_in_words(model: &StatefulSetModel, before: &ModelState, step: ModelStep) -> String {
     match step {
         ModelStep::Lag(watch) => {
-            format!("the controller's watch of {} lags", what_is_watched(watch))
+            format!("the controller's watch of {} lags", watched_objects(watch))
         }
         ModelStep::CatchUp(watch) => {
-            format!("the controller sees {} again", what_is_watched(watch))
+            format!("the controller sees {} again", watched_objects(watch))
         }
         ModelStep::Plan => {
             let (planned, ops) = model.plans.of(&before.cached);
@@ -53,19 +53,21 @@ fn step_in_words(model: &StatefulSetModel, before: &ModelState, step: ModelStep)
             let reasons = planned.reasons.join("; ");
             format!("the controller plans: {} [{reasons}]", ops.join(", "))
         }
-        ModelStep::Write(who, position) | ModelStep::WriteUnanswered(who, position) => {
-            let (name, work) = match who {
+        ModelStep::Write(role, position) | ModelStep::WriteWithoutResponse(role, position) => {
+            let (name, work) = match role {
                 ControllerRole::Active => ("the controller", &before.work),
                 ControllerRole::Former => ("the former controller", &before.former),
             };
             let ops = work.iter().flat_map(|work| &work.ops);
-            let op = ops.into_iter().find(|(other, _)| *other == position);
+            let op = ops
+                .into_iter()
+                .find(|(op_position, _)| *op_position == position);
             let Some((_, op)) = op else {
                 return format!("{name} writes");
             };
             let reply = server::write(&mut before.clone(), op, model.seeded.guards);
             let lost = match step {
-                ModelStep::WriteUnanswered(..) => ", and the answer is lost",
+                ModelStep::WriteWithoutResponse(..) => ", and the answer is lost",
                 _ => "",
             };
             format!(
@@ -73,21 +75,21 @@ fn step_in_words(model: &StatefulSetModel, before: &ModelState, step: ModelStep)
                 op_in_words(model, op)
             )
         }
-        ModelStep::TakeOver { former_goes_on } if former_goes_on => {
+        ModelStep::TakeOver { former_continues } if former_continues => {
             "another controller takes over; the former one does not know".to_owned()
         }
         ModelStep::TakeOver { .. } => "the controller crashes; another takes over".to_owned(),
         ModelStep::SecondLeader => "a second leader begins; the former one goes on".to_owned(),
         ModelStep::FormerCatchesUp => "the former leader sees everything".to_owned(),
         ModelStep::FormerPlans => "the former leader plans".to_owned(),
-        ModelStep::FormerEnds => "the former leader learns that it leads no more".to_owned(),
+        ModelStep::FormerStops => "the former leader learns that it leads no more".to_owned(),
         ModelStep::Edit(edit) => format!("a user sets {}", edit_in_words(edit)),
         ModelStep::Fault(fault, at) => fault_in_words(fault, at),
         ModelStep::Progress(step) => progress_in_words(step),
     }
 }
 
-fn what_is_watched(watch: Watch) -> &'static str {
+fn watched_objects(watch: Watch) -> &'static str {
     match watch {
         Watch::Set => "the set",
         Watch::Pods => "the pods",
@@ -97,14 +99,14 @@ fn what_is_watched(watch: Watch) -> &'static str {
 }
 
 fn edit_in_words(edit: Edit) -> String {
-    let word = |delete: bool| if delete { "Delete" } else { "Retain" };
+    let policy = |delete: bool| if delete { "Delete" } else { "Retain" };
     match edit {
         Edit::Replicas(replicas) => format!("replicas {replicas}"),
         Edit::Start(start) => format!("the start ordinal {start}"),
         Edit::Template(template) => format!("template {}", letter(template)),
         Edit::Partition(partition) => format!("partition {partition}"),
-        Edit::WhenScaled(delete) => format!("whenScaled {}", word(delete)),
-        Edit::WhenDeleted(delete) => format!("whenDeleted {}", word(delete)),
+        Edit::WhenScaled(delete) => format!("whenScaled {}", policy(delete)),
+        Edit::WhenDeleted(delete) => format!("whenDeleted {}", policy(delete)),
     }
 }
 
@@ -117,7 +119,7 @@ fn fault_in_words(fault: Fault, at: usize) -> String {
         Fault::DeleteClaim => format!("somebody deletes data-web-{at}"),
         Fault::NodeLost => "node 0 is cut off".to_owned(),
         Fault::DeleteSet(None) => "somebody deletes the set in the background".to_owned(),
-        Fault::DeleteSet(Some(how)) => format!("somebody deletes the set ({how:?})"),
+        Fault::DeleteSet(Some(deletion)) => format!("somebody deletes the set ({deletion:?})"),
         Fault::CreateSet => "somebody makes the set anew".to_owned(),
     }
 }
@@ -177,7 +179,7 @@ fn owners_in_words(owners: Owners) -> String {
     }
 }
 
-/// The state, and the differences in the controller's view.
+/// The state, and the differences in the controller's caches.
 fn situation(state: &ModelState) -> String {
     let mut text = objects(&state.api);
     let instances: Vec<String> = state
@@ -209,8 +211,8 @@ fn objects(objects: &Objects) -> String {
             spec.replicas,
             letter(spec.template)
         ));
-        if let Some(how) = set.deleting {
-            words.push(format!("the set is being deleted ({how:?})"));
+        if let Some(deletion) = set.deleting {
+            words.push(format!("the set is being deleted ({deletion:?})"));
         }
         if spec.delete_when_scaled {
             words.push("whenScaled Delete".to_owned());
@@ -227,7 +229,7 @@ fn objects(objects: &Objects) -> String {
     }
     for (at, claim) in objects.claims.iter().enumerate() {
         let Some(claim) = claim else { continue };
-        let dying = if claim.terminating {
+        let deletion = if claim.terminating {
             " being deleted"
         } else {
             ""
@@ -239,7 +241,7 @@ fn objects(objects: &Objects) -> String {
             } => String::new(),
             owners => format!(" given {}", owners_in_words(owners)),
         };
-        words.push(format!("data-{at}{owners}{dying}"));
+        words.push(format!("data-{at}{owners}{deletion}"));
     }
     for (at, revision) in objects.revisions.iter().enumerate() {
         let number = revision.map(|revision| revision.number);
@@ -257,13 +259,13 @@ fn pod_in_words(at: usize, pod: &Pod) -> String {
         (Phase::Running, Health::Lost) => "not ready",
         (Phase::Running, Health::Ready(_)) => "ready",
     };
-    let dying = if pod.terminating {
+    let deletion = if pod.terminating {
         " being deleted"
     } else {
         ""
     };
     format!(
-        "web-{at}#{}:{} {health}{dying}",
+        "web-{at}#{}:{} {health}{deletion}",
         pod.uid,
         letter(pod.revision)
     )

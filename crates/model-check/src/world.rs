@@ -93,7 +93,7 @@ pub struct World {
     pub history: i32,
     /// Annotations of the set.
     pub annotations: &'static [(&'static str, &'static str)],
-    /// The number of nodes; the first may be disconnected.
+    /// The number of nodes; the first node may be disconnected.
     pub nodes: u8,
     /// Templates whose pods never become Ready.
     pub bad_templates: &'static [u8],
@@ -108,7 +108,7 @@ pub struct World {
     pub budget: Budget,
     /// Whether the former controller still leads after a takeover: both controllers plan and write.
     pub two_leaders: bool,
-    /// Whether the exploration takes more than a moment.
+    /// Whether the world is explored only with `--deep`, because it has many states.
     pub deep: bool,
 }
 
@@ -160,13 +160,13 @@ fn plain(name: &'static str, about: &'static str) -> World {
     }
 }
 
-const fn budget(edits: u8, faults: u8, takeovers: u8, lags: u8, lost_answers: u8) -> Budget {
+const fn budget(edits: u8, faults: u8, takeovers: u8, lags: u8, lost_responses: u8) -> Budget {
     Budget {
         edits,
         faults,
         takeovers,
         lags,
-        lost_answers,
+        lost_responses,
     }
 }
 
@@ -502,12 +502,12 @@ fn nodes_and_owners() -> Vec<World> {
 }
 
 fn two_leaders() -> Vec<World> {
-    let both = |world: World| World {
+    let with_two_leaders = |world: World| World {
         two_leaders: true,
         ..world
     };
     vec![
-        both(
+        with_two_leaders(
             plain(
                 "two-leaders",
                 "two leaders make pods, one of them is deleted",
@@ -515,13 +515,13 @@ fn two_leaders() -> Vec<World> {
             .faults(&[Fault::Delete])
             .budget(budget(0, 1, 1, 0, 0)),
         ),
-        both(
+        with_two_leaders(
             plain("two-leaders-rollout", "two leaders roll a template out")
                 .settled(2)
                 .edits(templates(&[1]))
                 .budget(budget(1, 0, 1, 0, 0)),
         ),
-        both(
+        with_two_leaders(
             plain(
                 "two-leaders-node-lost",
                 "two leaders roll a template out while a node is cut off",

@@ -10,7 +10,7 @@ fn two_servers_never_lead_at_once() {
 }
 
 #[test]
-fn each_mistake_is_found() {
+fn each_mistake_is_detected() {
     for mistake in [
         Mistake::CountedFromResponse,
         Mistake::WrittenUnconditionally,

@@ -2,30 +2,30 @@
 
 use model_check::fence::{Mistake, World, explore};
 
-fn is_right(world: World) {
+fn check_world(world: World) {
     let report = explore(world, None, 2);
     println!("{} states, depth {}", report.states, report.depth);
     assert_eq!(report.violation, None);
 }
 
 #[test]
-fn a_pod_of_a_lost_node_never_has_two_bodies() {
-    is_right(World::LostNode);
+fn a_pod_of_a_lost_node_never_has_two_instances() {
+    check_world(World::LostNode);
 }
 
 #[test]
-fn a_pod_of_a_lost_node_whose_object_is_deleted_never_has_two_bodies() {
-    is_right(World::DeletedNode);
+fn a_pod_of_a_lost_node_whose_object_is_deleted_never_has_two_instances() {
+    check_world(World::DeletedNode);
 }
 
 #[test]
-fn each_mistake_is_found() {
+fn each_mistake_is_detected() {
     let everywhere = [
         Mistake::CountedFromResponse,
         Mistake::BeforeAcknowledgement,
         Mistake::PredecessorsClock,
         Mistake::ContinuedOverRenewal,
-        Mistake::TakenUnconditionally,
+        Mistake::FencedUnconditionally,
         Mistake::RenewedUnconditionally,
         Mistake::WithoutNesting,
         Mistake::ReturnsWithoutProof,

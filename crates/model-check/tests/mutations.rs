@@ -16,8 +16,9 @@ fn world(name: &str) -> World {
     World::named(name).expect("a world of that name")
 }
 
-/// Explores a world without and with a mistake: a rule is violated only with the mistake, and it is `rule`.
-fn finds(world: World, seeded: Seeded, rule: &str) {
+/// Explores a world without and with a mistake: only with the mistake a rule is violated, and the rule is
+/// `rule`.
+fn check_detects(world: World, seeded: Seeded, rule: &str) {
     let without = check(world.clone(), 2);
     assert!(
         without.violation.is_none(),
@@ -45,9 +46,9 @@ fn without_guard(change: impl FnOnce(&mut Guards)) -> Seeded {
     seeded
 }
 
-fn with_view(view: fn(&mut Observed)) -> Seeded {
+fn with_input(input: fn(&mut Observed)) -> Seeded {
     Seeded {
-        view: Some(view),
+        input: Some(input),
         ..Seeded::default()
     }
 }
@@ -73,8 +74,8 @@ fn small(name: &str, budget: Budget) -> World {
 
 /// statefulset.md 3.11: the pod just below the next pod counts as Ready.
 #[test]
-fn order_with_an_off_by_one_is_found() {
-    let view = |observed: &mut Observed| {
+fn order_with_an_off_by_one_is_detected() {
+    let input = |observed: &mut Observed| {
         let highest = observed
             .pods
             .iter_mut()
@@ -87,22 +88,22 @@ fn order_with_an_off_by_one_is_found() {
             *condition = Condition::new(condition.kind(), "True", condition.since);
         }
     };
-    finds(
+    check_detects(
         small("scale", Budget::default()),
-        with_view(view),
+        with_input(input),
         "is created before",
     );
 }
 
 /// statefulset.md 3.32: a creation that replaces an existing object gives one identity two running instances.
 #[test]
-fn a_create_without_the_guard_of_the_name_is_found() {
+fn a_create_without_the_guard_of_the_name_is_detected() {
     let budget = Budget {
         takeovers: 1,
         faults: 1,
         ..Budget::default()
     };
-    finds(
+    check_detects(
         small("scale", budget),
         without_guard(|guards| guards.create_by_name = false),
         "at most one running instance has an identity",
@@ -111,24 +112,24 @@ fn a_create_without_the_guard_of_the_name_is_found() {
 
 /// statefulset.md 5.3: a late delete by name of a replaced controller deletes the successor of its pod.
 #[test]
-fn a_delete_without_uid_is_found() {
+fn a_delete_without_uid_is_detected() {
     let budget = Budget {
         edits: 1,
         takeovers: 1,
         ..Budget::default()
     };
-    finds(
+    check_detects(
         small("rollout", budget),
         without_guard(|guards| guards.delete_by_uid = false),
         "is not the one that was meant",
     );
 }
 
-/// statefulset.md 3.31: a pod that is deleted without waiting for its node still runs there.
+/// statefulset.md 3.31: a pod that is deleted without waiting for its node still runs on the node.
 #[test]
-fn a_delete_without_grace_is_found() {
+fn a_delete_without_grace_is_detected() {
     let seeded = without_guard(|guards| guards.delete_gracefully = false);
-    finds(
+    check_detects(
         world("node-lost"),
         seeded,
         "at most one running instance has an identity",
@@ -137,26 +138,26 @@ fn a_delete_without_grace_is_found() {
 
 /// statefulset.md 3.31: the name of a pod that is being deleted is not free.
 #[test]
-fn a_terminating_pod_that_counts_as_missing_is_found() {
-    let view = |observed: &mut Observed| {
+fn a_terminating_pod_that_counts_as_missing_is_detected() {
+    let input = |observed: &mut Observed| {
         observed.pods.retain(|pod| !pod.is_deleting());
     };
     let budget = Budget {
         faults: 1,
         ..Budget::default()
     };
-    finds(
+    check_detects(
         small("scale", budget),
-        with_view(view),
+        with_input(input),
         "is created while it exists",
     );
 }
 
-/// Two leaders at once, one with old caches: without the guard of the name they give one identity two running
+/// Two leaders at once, one leader with old caches: without the guard of the name, one identity gets two running
 /// instances.
 #[test]
-fn two_leaders_without_the_guard_of_the_name_are_found() {
-    finds(
+fn two_leaders_without_the_guard_of_the_name_are_detected() {
+    check_detects(
         world("two-leaders"),
         without_guard(|guards| guards.create_by_name = false),
         "at most one running instance has an identity",
@@ -165,8 +166,8 @@ fn two_leaders_without_the_guard_of_the_name_are_found() {
 
 /// Two leaders at once: a delete by name alone deletes the pod that the other leader has created.
 #[test]
-fn two_leaders_that_delete_by_name_are_found() {
-    finds(
+fn two_leaders_that_delete_by_name_are_detected() {
+    check_detects(
         world("two-leaders-rollout"),
         without_guard(|guards| guards.delete_by_uid = false),
         "is not the one that was meant",
@@ -175,8 +176,8 @@ fn two_leaders_that_delete_by_name_are_found() {
 
 /// Two leaders at once: a pod that is deleted by force still runs when the other leader replaces it.
 #[test]
-fn two_leaders_that_delete_without_grace_are_found() {
-    finds(
+fn two_leaders_that_delete_without_grace_are_detected() {
+    check_detects(
         world("two-leaders-node-lost"),
         without_guard(|guards| guards.delete_gracefully = false),
         "at most one running instance has an identity",
@@ -185,7 +186,7 @@ fn two_leaders_that_delete_without_grace_are_found() {
 
 /// Liveness: a missing action is detected as well.
 #[test]
-fn a_set_that_never_deletes_surplus_pods_is_found() {
+fn a_set_that_never_deletes_surplus_pods_is_detected() {
     let plan = |_: &Observed, plan: &mut StatefulSetPlan| {
         for work in &mut plan.pods {
             work.actions
@@ -200,13 +201,13 @@ fn a_set_that_never_deletes_surplus_pods_is_found() {
         },
         ..world("scale")
     };
-    finds(world, with_plan(plan), "nothing is done about ordinal");
+    check_detects(world, with_plan(plan), "nothing is done about ordinal");
 }
 
 /// statefulset.md 5.14: a status is written without its observed version.
 #[test]
-fn a_status_without_version_is_found() {
-    finds(
+fn a_status_without_version_is_detected() {
+    check_detects(
         world("scale-lagging"),
         without_guard(|guards| guards.status_by_version = false),
         "goes back to a generation",
@@ -215,8 +216,8 @@ fn a_status_without_version_is_found() {
 
 /// statefulset.md 2.14: owners are written to a claim that other controllers have changed since.
 #[test]
-fn claim_owners_without_version_are_found() {
-    finds(
+fn claim_owners_without_version_are_detected() {
+    check_detects(
         world("claims-scaled"),
         without_guard(|guards| guards.owners_by_version = false),
         "is deleted though it was to be kept",
@@ -225,8 +226,8 @@ fn claim_owners_without_version_are_found() {
 
 /// statefulset.md 2.16, 2.17: a claim of a former set of this name is about to be deleted.
 #[test]
-fn pods_on_claims_of_a_former_set_are_found() {
-    let view = |observed: &mut Observed| {
+fn pods_on_claims_of_a_former_set_are_detected() {
+    let input = |observed: &mut Observed| {
         let set = observed.set.metadata.uid.clone().unwrap_or_default();
         for claim in observed.claims.values_mut() {
             let owners = &mut Arc::make_mut(claim).metadata.owner_references;
@@ -242,29 +243,29 @@ fn pods_on_claims_of_a_former_set_are_found() {
             ..Budget::default()
         },
     );
-    finds(world, with_view(view), "owners of others");
+    check_detects(world, with_input(input), "owners of others");
 }
 
 /// The owners of a claim are corrected only while its pod is not being deleted.
 fn without_owners_of_terminating_pods() -> Seeded {
     let plan = |observed: &Observed, plan: &mut StatefulSetPlan| {
         for work in &mut plan.pods {
-            let going =
+            let is_terminating =
                 |pod: &Arc<PodView>| pod.is_deleting() && ordinal(&pod.name) == work.ordinal;
-            if observed.pods.iter().any(going) {
+            if observed.pods.iter().any(is_terminating) {
                 work.actions
                     .retain(|action| !matches!(action, StatefulSetAction::SetClaimOwners { .. }));
             }
         }
     };
     Seeded {
-        unjudged: true,
+        skips_plan_checks: true,
         ..with_plan(plan)
     }
 }
 
 /// A world of terminating pods, with a few changes.
-fn going(edits: &[Edit], faults: &'static [Fault]) -> World {
+fn terminating_world(edits: &[Edit], faults: &'static [Fault]) -> World {
     World {
         edits: edits.to_vec(),
         faults,
@@ -279,9 +280,9 @@ fn going(edits: &[Edit], faults: &'static [Fault]) -> World {
 
 /// findings R1 (a): scaled down, and up again while the pod terminates.
 #[test]
-fn a_claim_that_is_not_taken_back_from_a_terminating_pod_is_found() {
-    finds(
-        going(&[Edit::Replicas(1), Edit::Replicas(2)], &[]),
+fn a_claim_that_a_terminating_pod_still_owns_is_detected() {
+    check_detects(
+        terminating_world(&[Edit::Replicas(1), Edit::Replicas(2)], &[]),
         without_owners_of_terminating_pods(),
         "data-web-1 is deleted though it was to be kept",
     );
@@ -289,9 +290,9 @@ fn a_claim_that_is_not_taken_back_from_a_terminating_pod_is_found() {
 
 /// findings R1 (b): scaled down, and `Retain` while the pod terminates.
 #[test]
-fn a_claim_that_goes_after_the_policy_says_retain_is_found() {
-    finds(
-        going(&[Edit::Replicas(1), Edit::WhenScaled(false)], &[]),
+fn a_claim_that_is_deleted_under_the_policy_retain_is_detected() {
+    check_detects(
+        terminating_world(&[Edit::Replicas(1), Edit::WhenScaled(false)], &[]),
         without_owners_of_terminating_pods(),
         "data-web-1 is deleted though it was to be kept",
     );
@@ -299,9 +300,9 @@ fn a_claim_that_goes_after_the_policy_says_retain_is_found() {
 
 /// findings R1 (c): the pod is deleted, and then its ordinal is scaled down.
 #[test]
-fn a_claim_that_stays_after_its_pod_was_deleted_and_scaled_away_is_found() {
-    finds(
-        going(&[Edit::Replicas(1)], &[Fault::Delete]),
+fn a_claim_of_a_deleted_pod_that_a_scale_down_does_not_delete_is_detected() {
+    check_detects(
+        terminating_world(&[Edit::Replicas(1)], &[Fault::Delete]),
         without_owners_of_terminating_pods(),
         "data-web-1 has not gone with its pod",
     );
@@ -309,11 +310,11 @@ fn a_claim_that_stays_after_its_pod_was_deleted_and_scaled_away_is_found() {
 
 /// findings A11: a set that is being deleted with orphaned dependents adopts its pods again.
 #[test]
-fn a_deleting_set_that_goes_on_is_found() {
-    let view = |observed: &mut Observed| {
+fn a_deleting_set_that_adopts_pods_is_detected() {
+    let input = |observed: &mut Observed| {
         Arc::make_mut(&mut observed.set).metadata.deletion_timestamp = None;
     };
-    finds(
+    check_detects(
         small(
             "deleted",
             Budget {
@@ -322,15 +323,15 @@ fn a_deleting_set_that_goes_on_is_found() {
                 ..Budget::default()
             },
         ),
-        with_view(view),
+        with_input(input),
         "a set that is being deleted does nothing",
     );
 }
 
 /// statefulset.md 5.4: the partition is off by one.
 #[test]
-fn a_partition_with_an_off_by_one_is_found() {
-    let view = |observed: &mut Observed| {
+fn a_partition_with_an_off_by_one_is_detected() {
+    let input = |observed: &mut Observed| {
         let spec = Arc::make_mut(&mut observed.set).spec.as_mut();
         let strategy = spec.and_then(|spec| spec.update_strategy.as_mut());
         let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_mut());
@@ -339,12 +340,12 @@ fn a_partition_with_an_off_by_one_is_found() {
             *partition = (*partition - 1).max(0);
         }
     };
-    finds(world("partition"), with_view(view), "below the partition");
+    check_detects(world("partition"), with_input(input), "below the partition");
 }
 
-/// statefulset.md 3.13: surplus pods are deleted from the highest.
+/// statefulset.md 3.13: surplus pods are deleted in the descending order of their ordinals.
 #[test]
-fn surplus_pods_that_go_from_the_bottom_are_found() {
+fn surplus_pods_that_are_deleted_from_the_lowest_are_detected() {
     let plan = |observed: &Observed, plan: &mut StatefulSetPlan| {
         let replicas = observed.set.spec.as_ref().and_then(|spec| spec.replicas);
         let first_surplus = format!("web-{}", replicas.unwrap_or_default());
@@ -365,14 +366,14 @@ fn surplus_pods_that_go_from_the_bottom_are_found() {
         faults: &[],
         ..world("scale")
     };
-    finds(world, with_plan(plan), "is deleted while the higher");
+    check_detects(world, with_plan(plan), "is deleted while the higher");
 }
 
 /// statefulset.md 5.14: a status that is never written.
 #[test]
-fn a_status_that_is_never_written_is_found() {
+fn a_status_that_is_never_written_is_detected() {
     let plan = |_: &Observed, plan: &mut StatefulSetPlan| plan.status = None;
-    finds(
+    check_detects(
         small("scale", Budget::default()),
         with_plan(plan),
         "without a status",
@@ -382,7 +383,7 @@ fn a_status_that_is_never_written_is_found() {
 /// statefulset.md 5.20: with an annotation, as in kube-controller-manager, a rollout with a bad template stays broken
 /// when the template is corrected.
 #[test]
-fn a_rollout_that_stays_stuck_is_found() {
+fn a_rollout_that_stays_stuck_is_detected() {
     let stuck = World {
         annotations: &[(annotations::STUCK_ROLLOUT, "Wait")],
         ..world("bad-template-lagging")

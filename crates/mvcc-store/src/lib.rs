@@ -35,7 +35,7 @@ pub trait Store: Send + Sync + 'static {
     /// Waits until reads through this server include the newest write of all servers. Returns the revision of that
     /// write.
     ///
-    /// *Errors.* `Unavailable` if the other servers of a shared store do not answer.
+    /// *Errors.* `Unavailable` if the other servers of a shared store do not respond.
     fn newest(&self) -> BoxFuture<'_, Result<Revision, StoreError>>;
 
     /// Waits until reads include a revision that a client knows, perhaps from another server.

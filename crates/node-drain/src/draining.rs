@@ -19,14 +19,14 @@ use crate::pods::cordon;
 struct Local {
     namespace: String,
     claim: String,
-    /// The node to which it moves already.
+    /// The node to which the volume is already moving.
     moving_to: Option<String>,
 }
 
 /// The moves of a node's volumes to other nodes.
 #[derive(Clone, Debug)]
 pub struct VolumeDrain {
-    /// The node that gives its volumes away.
+    /// The node whose volumes are moved.
     pub node: String,
     /// The node that gets the volumes; `None` for the node with the fewest volumes, for each volume.
     pub to: Option<String>,
@@ -38,7 +38,7 @@ impl VolumeDrain {
     /// Moves the volumes, and prints the progress.
     ///
     /// # Errors
-    /// No node takes the volumes, a volume cannot be moved, or the server does not answer.
+    /// No node accepts the volumes, a volume cannot be moved, or the server does not respond.
     pub async fn run(self, server: &Server) -> Result<(), DrainError> {
         let nodes: Api<Node> = Api::all(server.client.clone());
         let volumes: Api<PersistentVolume> = Api::all(server.client.clone());
@@ -91,7 +91,7 @@ async fn move_all(server: &Server, moves: Vec<(Local, String)>) -> Result<(), Dr
         } = local;
         print_line(&format!("{namespace}/{claim}: to {to}"));
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(server.client.clone(), &namespace);
-        // The claim may have gone meanwhile, and its volume with it.
+        // The claim may have been deleted meanwhile, and its volume with it.
         let object = claims.get_opt(&claim).await;
         match object.map_err(|error| server.explain(error))? {
             Some(object) => moving::move_claim(server, object, &namespace, &claim, &to).await?,
@@ -153,8 +153,8 @@ fn destinations(
     counts
 }
 
-/// A node for each volume: the one with the fewest, those that come included. A move that was started before
-/// continues. `None` without a node.
+/// The target node of each volume: the node with the fewest volumes, including the volumes that move to it. A move that
+/// was started before continues. `None` if there is no such node.
 fn spread(locals: &[Local], mut counts: BTreeMap<String, usize>) -> Option<Vec<(Local, String)>> {
     let mut planned = Vec::new();
     for local in locals {

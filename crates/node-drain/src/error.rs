@@ -4,7 +4,7 @@ use object_model::IncompleteMetadata;
 /// The reason why a node is not drained, in words for its user.
 #[derive(Debug, thiserror::Error)]
 pub enum DrainError {
-    /// The server refuses or does not answer.
+    /// The server refuses or does not respond.
     #[error(transparent)]
     Server(#[from] InspectionError),
     #[error("identity of a pod")]
@@ -24,7 +24,7 @@ pub enum DrainError {
     /// The number of volumes that cannot be moved, and their node.
     #[error("{0} volumes are left on {1}")]
     VolumesLeft(usize, String),
-    /// The pods and the data that would be lost, one sentence each.
+    /// The pods and the data that would be lost; one sentence for each.
     #[error("nothing was changed, because of what would be lost:\n  {}\n`--force` leaves nevertheless", .0.join("\n  "))]
     Losses(Vec<String>),
 }

@@ -1,4 +1,4 @@
-//! The treatment of the pods of a node that leaves, as `kubectl drain` has it.
+//! The treatment of the pods of a node that leaves the cluster, as in `kubectl drain`.
 
 use std::collections::BTreeSet;
 
@@ -7,13 +7,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use resource_kinds::annotations::MIRROR_POD;
 use resource_kinds::volume_fit::only_node;
 
-/// The pods that are evicted: all but those of DaemonSets and mirror pods, which end with the agent.
+/// The pods that are evicted: all pods except the pods of DaemonSets and mirror pods, which end with the agent.
 pub fn evicted<'a>(pods: impl IntoIterator<Item = &'a Pod>) -> Vec<&'a Pod> {
     let is_evicted = |pod: &&Pod| !is_mirror(pod) && controller(pod) != Some("DaemonSet");
     pods.into_iter().filter(is_evicted).collect()
 }
 
-/// The losses when the node leaves, one sentence each: pods that nothing replaces, and data on the machine.
+/// The losses when the node leaves, one sentence for each: pods that no controller replaces, and data on the machine.
 pub fn losses(node: &str, evicted: &[&Pod], volumes: &[PersistentVolume]) -> Vec<String> {
     let running = evicted.iter().filter(|pod| !is_finished(pod));
     let mut losses = BTreeSet::new();

@@ -24,16 +24,16 @@ use crate::losses;
 /// Interval between two checks of the pods.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The eviction of all pods of this machine's node, but for those of DaemonSets and mirror pods.
+/// The eviction of all pods of this machine's node, except the pods of DaemonSets and mirror pods.
 #[derive(Clone, Copy, Debug)]
 pub struct PodDrain<'a> {
     /// The name of the node.
     pub node: &'a str,
-    /// The data directory of the node's agent, which ends the pods.
+    /// The data directory of the agent of the node, which stops the pods.
     pub data: &'a Path,
-    /// Pods that nothing replaces, and data on this machine, may be lost.
+    /// Whether pods that no controller replaces, and data on this machine, may be lost.
     pub force: bool,
-    /// The longest wait for the pods to end.
+    /// Maximum time until the pods have ended.
     pub timeout: Duration,
 }
 
@@ -86,10 +86,10 @@ impl PodDrain<'_> {
     }
 }
 
-/// Lets no more pods be scheduled to a node.
+/// Marks a node as unschedulable.
 ///
 /// # Errors
-/// The server refused, or does not answer.
+/// The server refused, or does not respond.
 pub async fn cordon(server: &Server, name: &str) -> Result<(), DrainError> {
     let nodes: Api<Node> = Api::all(server.client.clone());
     let cordon = Patch::Merge(json!({"spec": {"unschedulable": true}}));
@@ -136,7 +136,7 @@ impl Evictions {
                         print_line(&format!("pod {name} waits: {reason}"));
                     }
                 }
-                // It is gone, or another one has its name.
+                // The pod was deleted, or another pod has its name.
                 Err(error) if matches!(error.code(), Some(404 | 409)) => {}
                 Err(error) => return Err(server.explain(error).into()),
             }
@@ -145,7 +145,7 @@ impl Evictions {
     }
 }
 
-/// Evicts a pod, if it is still this one.
+/// Evicts a pod, if the pod still has this UID.
 pub async fn evict(server: &Server, pod: &ObjectKey, uid: &Uid) -> kube_api_client::Result<Value> {
     let pods: Api<Pod> = Api::namespaced(server.client.clone(), &pod.namespace);
     let eviction = Eviction {

@@ -114,7 +114,8 @@ mod tests {
     fn a_machine_is_known_by_its_ids() {
         for (id, uuid, expected) in [
             ("m", "u", true),
-            // A clone of a virtual machine that kept its id, and one that kept its hardware's.
+            // A clone of a virtual machine with the machine id of the original, and a clone with the hardware id of the
+            // original.
             ("m", "v", false),
             ("n", "u", false),
             ("m", "", true),

@@ -152,8 +152,8 @@ pub(crate) fn user_of(used_ranges: &[UsedRange], range: Cidr) -> Option<&str> {
         .map(|used| used.by.as_str())
 }
 
-/// Ranges of the size of `wanted`: first the later ranges in its pool, then the earlier ones, then other
-/// pools.
+/// Ranges of the size of `desired`: first the later ranges in its pool, then the earlier ranges of its pool, then the
+/// ranges of other pools.
 fn candidates(desired: Cidr) -> impl Iterator<Item = Cidr> + Clone {
     let pools = || POOLS.iter().filter_map(|text| text.parse::<Cidr>().ok());
     let inside = move |pool: Cidr| {

@@ -1,4 +1,4 @@
-//! The reasons why pods have no node, kept until the caches show them.
+//! The reasons why pods have no node, stored until the caches contain them.
 //!
 //! A pod has one write at a time: of two concurrent writes, the older reason could be stored last.
 

@@ -1,4 +1,4 @@
-//! Nominations: pods for which other pods were preempted, kept until the caches show the result.
+//! Nominations: pods for which other pods were preempted, stored until the caches contain the result.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

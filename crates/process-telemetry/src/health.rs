@@ -312,7 +312,7 @@ mod tests {
         (health, component)
     }
 
-    /// findings A3: three failures in a row are shown, with the name; a success ends them.
+    /// findings A3: three consecutive failures are reported with the name, until a success.
     #[tokio::test(start_paused = true)]
     async fn failures_in_a_row_are_shown_until_a_success() {
         cov_mark::check!(findings_a3);

@@ -14,7 +14,7 @@ use crate::image::{Attributes, Device, Image};
 /// The interface of this machine.
 const BUS: &str = "/sys/bus/rbd";
 
-/// Until an image is unmapped.
+/// Time limit of an unmapping.
 const UNMAP_MAX: Duration = Duration::from_secs(10);
 
 /// The kernel's interface for mapped images, `/sys/bus/rbd`.
@@ -25,7 +25,7 @@ impl Bus {
     /// The interface, with the kernel's module loaded.
     ///
     /// # Errors
-    /// The kernel has none.
+    /// The kernel has no such interface.
     pub fn open() -> Result<Self, NoBus> {
         let bus = Self(BUS.into());
         if !bus.0.exists() {
@@ -64,7 +64,7 @@ impl Bus {
             let Some(id) = id else {
                 continue;
             };
-            // One that is unmapped just now is none.
+            // A device that is being unmapped may lack attributes, and is left out.
             devices.extend(device(id, &entry.path()).unwrap_or_default());
         }
         Ok(devices)
@@ -78,7 +78,7 @@ impl Bus {
         self.write("add", line)
     }
 
-    /// Unmaps the device of an image, if it has one.
+    /// Unmaps the device of an image, if the image has a device.
     ///
     /// # Errors
     /// See [`UnmapError`].
@@ -109,7 +109,7 @@ impl Bus {
     /// The size of a device in bytes, as the kernel knows it now.
     ///
     /// # Errors
-    /// The device is gone.
+    /// The device does not exist any more.
     pub fn size(&self, device: &Device) -> io::Result<u64> {
         let text = fs::read_to_string(self.0.join(format!("devices/{}/size", device.id)))?;
         let size = text.trim().parse();
@@ -122,7 +122,7 @@ impl Bus {
 
     fn write(&self, name: &str, text: &str) -> io::Result<()> {
         if text.len() > LINE_BYTES_MAX {
-            // The kernel would take the beginning of it.
+            // The kernel would use only the first part of the text.
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 format!(
@@ -138,7 +138,7 @@ impl Bus {
             false => self.0.join(name),
         };
         let mut file = OpenOptions::new().write(true).open(path)?;
-        // The kernel takes one call as one line; an interrupted one is not repeated.
+        // The kernel reads one write as one line, so an incomplete write is not continued.
         match file.write(text.as_bytes())? {
             length if length == text.len() => Ok(()),
             _ => Err(io::ErrorKind::WriteZero.into()),
@@ -237,7 +237,7 @@ mod tests {
         let device = bus.find_device(&image("foo")).unwrap().unwrap();
         assert_eq!(device_path(&device), Path::new("/dev/rbd1"));
         assert_eq!(bus.find_device(&image("bar")).unwrap(), None);
-        // The interface of a kernel without devices of one major number.
+        // The interface of a kernel whose devices do not share one major number.
         for name in ["add", "remove"] {
             fs::write(temp.path().join(name), "").unwrap();
         }

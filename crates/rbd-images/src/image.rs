@@ -15,7 +15,7 @@ pub struct Image {
 }
 
 impl Image {
-    /// Whether both are one image: of one pool and name, in clusters that have a monitor in common.
+    /// Whether both values name one image: equal pools, equal names, and clusters with a common monitor.
     pub fn is(&self, other: &Image) -> bool {
         self.pool == other.pool
             && self.name == other.name
@@ -25,7 +25,7 @@ impl Image {
                 .any(|monitor| other.monitors.contains(monitor))
     }
 
-    /// `POOL/IMAGE`, as the program `rbd` writes it.
+    /// `POOL/IMAGE`, the form of the program `rbd`.
     pub fn full_name(&self) -> String {
         format!("{}/{}", self.pool, self.name)
     }
@@ -60,7 +60,7 @@ pub(crate) struct Attributes<'a> {
 }
 
 impl Device {
-    /// The device of an image; `None` for one of a snapshot.
+    /// The device of an image; `None` for the device of a snapshot.
     pub(crate) fn from_attributes(id: u32, attributes: Attributes<'_>) -> Option<Self> {
         let mut words = attributes.config.split_whitespace();
         let monitors = words.next().unwrap_or_default().split(',');

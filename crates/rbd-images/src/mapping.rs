@@ -9,7 +9,7 @@ use crate::bus::Bus;
 use crate::image::Image;
 use crate::source::RbdSource;
 
-/// The port of a monitor that names none.
+/// The port of a monitor without a port.
 const MONITOR_PORT: u16 = 6789;
 
 /// The access to a mapped image.
@@ -38,7 +38,7 @@ pub(crate) fn line(image: &Image, user: &str, key: Option<&str>, access: ImageAc
     format!("{monitors} {options} {} {} -", image.pool, image.name)
 }
 
-/// The kernel or the cluster refuses to map an image, as the user reads it.
+/// The message for the user if the kernel or the cluster refuses to map an image.
 #[derive(Debug, thiserror::Error)]
 #[error("map {image}: {reason}: {source}")]
 pub struct MapError {
@@ -144,7 +144,7 @@ pub fn monitor_addresses(named: &[String]) -> Result<Vec<String>, MonitorsError>
     }
 }
 
-/// The address of a monitor that is written as one; `None` for a name.
+/// The address of a monitor; `None` if the monitor is given by name.
 fn address(monitor: &str) -> Option<SocketAddr> {
     let bare = monitor.trim_matches(['[', ']']);
     let with_port = || Some(SocketAddr::new(bare.parse::<IpAddr>().ok()?, MONITOR_PORT));

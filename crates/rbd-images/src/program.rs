@@ -12,7 +12,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-/// Until a call has ended: the monitors may not answer.
+/// Time limit of a call, because the monitors may not respond.
 const CALL_MAX: Duration = Duration::from_secs(120);
 
 /// Exit codes of `rbd` are error numbers.
@@ -31,7 +31,7 @@ pub enum RbdProgramError {
         #[source]
         source: io::Error,
     },
-    /// The cluster does not answer; the program was killed.
+    /// The cluster did not respond, and the program was killed.
     #[error("rbd {command} {image}: no answer of the monitors {monitors} in {} s", limit.as_secs())]
     Silent {
         command: &'static str,
@@ -76,7 +76,7 @@ pub struct RbdLogin {
 }
 
 impl fmt::Debug for RbdLogin {
-    /// Without the key, which is a secret.
+    /// The output leaves out the key, which is a secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RbdLogin")
             .field("monitors", &self.monitors)
@@ -86,7 +86,7 @@ impl fmt::Debug for RbdLogin {
     }
 }
 
-/// The program. A call that is dropped kills it.
+/// The program. If the future of a call is dropped, the program is killed.
 #[derive(Clone, Debug)]
 pub struct RbdProgram {
     path: PathBuf,
@@ -224,7 +224,7 @@ impl RbdProgram {
     }
 }
 
-/// The key goes through a pipe: every user of the machine reads the arguments of a process.
+/// The key is passed through a pipe, because every user of the machine can read the arguments of a process.
 async fn output(mut rbd: Child, key: Option<&str>) -> io::Result<Output> {
     if let (Some(mut input), Some(key)) = (rbd.stdin.take(), key) {
         // A program that has ended reports its reason itself.
@@ -285,12 +285,12 @@ fn creation(mebibytes: u64, format: &ImageFormat) -> Vec<String> {
         }
         ImageFormat::Two(features) => features.join(","),
     };
-    // Without the argument the image would have all features that are usual in the cluster.
+    // Without this argument the image would have the default features of the cluster.
     arguments.extend(["2", "--image-feature", &features]);
     arguments.into_iter().map(str::to_owned).collect()
 }
 
-/// The size in an answer of `rbd info`.
+/// The size in the output of `rbd info`.
 fn size(output: &[u8]) -> Option<u64> {
     #[derive(Deserialize)]
     struct Info {
@@ -300,7 +300,7 @@ fn size(output: &[u8]) -> Option<u64> {
     Some(info.size)
 }
 
-/// The addresses of other clients in an answer of `rbd status`.
+/// The addresses of other clients in the output of `rbd status`.
 fn other_watchers(output: &[u8], local_address: &str) -> serde_json::Result<Vec<String>> {
     #[derive(Deserialize)]
     struct Status {
@@ -339,7 +339,7 @@ mod tests {
         ImageFormat::Two(vec!["layering".to_owned()])
     }
 
-    /// A program that writes down its arguments and its input, and does as the script says.
+    /// A program that records its arguments and its input, and executes the script.
     fn fake(dir: &Path, script: &str) -> RbdProgram {
         let path = dir.join("rbd");
         let log = dir.join("log");

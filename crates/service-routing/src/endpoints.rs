@@ -62,7 +62,7 @@ struct State {
 /// The nodes or zones that an endpoint is meant for.
 #[derive(Clone, Copy, Default)]
 struct Hint {
-    /// Whether there are any hints.
+    /// Whether the endpoint has hints.
     is_given: bool,
     /// Whether the hints name this node or its zone.
     is_here: bool,

@@ -138,7 +138,7 @@ mod tests {
         Size { width, height }
     }
 
-    /// Findings U4: the reason is shown with the state.
+    /// Findings U4: the reason is printed with the state.
     #[test]
     fn the_table_counts_what_is_ready_and_says_why_the_rest_is_not() {
         let views = [set("web", vec![running(), refused()])];

@@ -67,7 +67,7 @@ pub fn json_patch(document: Value, patch: &Value) -> Result<Value, PatchError> {
     Ok(document)
 }
 
-/// The operation with its places in lists counted from the start.
+/// The operation with all its list indices counted from the start.
 fn placed(document: &Value, operation: &Value) -> Value {
     let mut operation = operation.clone();
     let adds = matches!(operation["op"].as_str(), Some("add" | "copy"));
@@ -85,7 +85,7 @@ fn placed(document: &Value, operation: &Value) -> Value {
 
 /// The reason why an operation does not apply: the message after its number.
 enum Misfit {
-    /// It is a test, which fails.
+    /// The operation is a test, which failed.
     Test(String),
     Other(String),
 }
@@ -163,7 +163,7 @@ fn remove(document: &mut Value, path: &str) -> Option<Value> {
     }
 }
 
-/// Puts a value at a path; `None` if there is no such place.
+/// Sets the value at a path; `None` if the path does not exist.
 fn put(document: &mut Value, path: &str, value: Value) -> Option<()> {
     let Some((parent, last)) = path.rsplit_once('/') else {
         *document = Some(value).filter(|_| path.is_empty())?;
@@ -185,15 +185,15 @@ fn unescaped(word: &str) -> String {
     word.replace("~1", "/").replace("~0", "~")
 }
 
-/// A place in a list as RFC 6901 writes it.
+/// A list index in the form of RFC 6901.
 fn index(word: &str) -> Option<usize> {
     let index: usize = word.parse().ok()?;
     (index.to_string() == word).then_some(index)
 }
 
-/// The path with places in lists that are counted from the end (`-1` is the last) counted from the
-/// start, as the library that Kubernetes uses takes them. `adds` says that the last word is a place
-/// to add at: there is one more of these.
+/// The path with list indices that are counted from the end (`-1` is the last element) converted to indices from the
+/// start, as in the library that Kubernetes uses. With `adds`, the last word is the index of an insertion: an insertion
+/// has one more valid index.
 fn from_the_start(document: &Value, path: &str, adds: bool) -> String {
     let mut value = Some(document);
     let mut words: Vec<String> = path.split('/').map(str::to_owned).collect();
@@ -212,9 +212,9 @@ fn from_the_start(document: &Value, path: &str, adds: bool) -> String {
     words.join("/")
 }
 
-/// Whether the path is that of a field that its object does not have. The API server lets a test for
-/// null pass there, and clients ask so whether they are the first to write a list of finalizers. It
-/// also lets such a field be replaced: the sidecars of CSI drivers write annotations and status so.
+/// Whether the path names a field that its object does not have. The API server accepts a test for null of such a
+/// field: clients test with it whether they are the first to write a list of finalizers. The API server also accepts a
+/// replacement of such a field, by which the sidecars of CSI drivers write annotations and the status.
 fn is_absent(document: &Value, path: &str) -> bool {
     let Some((parent, field)) = path.rsplit_once('/') else {
         return false;

@@ -1,5 +1,4 @@
-//! The volumes of a backup: a snapshot of the pool's volumes at one moment, and a place for them
-//! elsewhere.
+//! The volumes of a backup: snapshots of the volumes at one moment, and directories for the volumes of a restore.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +16,7 @@ use crate::subvolumes::{self, InitialContents};
 /// The name prefix of snapshots that exist only for a backup.
 const PREFIX: &str = "backup-";
 
-/// The kinds of volumes, by the class that makes them.
+/// The classes of volumes, by the class that creates them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Class {
@@ -57,10 +56,10 @@ pub struct Frozen {
     pub bytes: u64,
 }
 
-/// A snapshot that users have had made.
+/// A snapshot that a user has requested.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserSnapshot {
-    /// The class of the volume that it was made of.
+    /// The class of the volume of the snapshot.
     pub class: Class,
     /// Name of the snapshot.
     pub name: String,
@@ -71,8 +70,8 @@ pub struct UserSnapshot {
 }
 
 impl Storage {
-    /// Makes a snapshot of each volume of the classes that can have one, each as after a loss of power,
-    /// until they are [let go](Self::thaw).
+    /// Creates a snapshot of each volume of the classes that support snapshots, each with the contents that a loss of
+    /// power would leave. The snapshots exist until [`thaw`](Self::thaw).
     ///
     /// # Errors
     /// The host's disk has no space for their maximum size.
@@ -118,7 +117,7 @@ impl Storage {
         Ok(())
     }
 
-    /// The snapshots that users have had made.
+    /// The snapshots that users have requested.
     ///
     /// # Errors
     /// Errors of the kernel.

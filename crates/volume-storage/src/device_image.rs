@@ -15,12 +15,12 @@ pub(crate) fn path(directory: &Path) -> PathBuf {
     directory.join(NAME)
 }
 
-/// Whether a volume's path is that of an image.
+/// Whether the path of a volume is the path of an image.
 pub(crate) fn is_path(path: &Path) -> bool {
     path.ends_with(NAME)
 }
 
-/// Creates an image, or completes an existing one; it is durable when this returns.
+/// Creates an image, or completes an existing image. The image is durable when the call returns.
 pub(crate) fn make(path: &Path, bytes: u64) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.create_new(true).mode(0o600);
@@ -35,7 +35,7 @@ pub(crate) fn make(path: &Path, bytes: u64) -> io::Result<()> {
     grow(path, bytes)
 }
 
-/// Makes an image as large as that, if it is smaller, and its device with it.
+/// Grows an image to this size if it is smaller, and its device with it.
 pub(crate) fn grow(path: &Path, bytes: u64) -> io::Result<()> {
     let file = open(&mut OpenOptions::new(), path)?;
     let metadata = file.metadata()?;
@@ -62,7 +62,7 @@ pub(crate) fn remove_unused(path: &Path) {
     }
 }
 
-/// Opens an image to write to it; a link in its place is none.
+/// Opens an image for writing. A symbolic link at the path is an error.
 fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     options
         .write(true)

@@ -1,8 +1,8 @@
-//! The volumes' directories on disk. Every path is the volumes' directory and one plain name, so no
-//! object can name a path outside of it.
+//! The directories of volumes on disk. Every path is the directory of all volumes and one plain name, so no object can
+//! name a path outside of the directory.
 //!
-//! On btrfs a volume is a subvolume, which can be limited, and copied at once. On file systems with
-//! project quotas (xfs, ext4) it is a directory with a project id, which can be limited.
+//! On btrfs a volume is a subvolume, which can have a limit and can be cloned at once. On file systems with project
+//! quotas (xfs, ext4) it is a directory with a project id, which can have a limit.
 
 use std::fs::{DirBuilder, File, Permissions};
 use std::io;
@@ -19,16 +19,16 @@ use crate::projects;
 use crate::subvolumes::{self, InitialContents, VolumeCount};
 use crate::volume_move::directories::sweep_mark;
 
-/// Names of directories that are being removed start with this.
+/// Prefix of the names of directories that are being removed.
 const REMOVED_PREFIX: &str = ".removed-";
-/// Names of subvolumes that are being made start with this.
+/// Prefix of the names of subvolumes that are not complete.
 const UNFINISHED_PREFIX: &str = ".unfinished-";
 /// The mode of a volume: every user may write, because pods run as any user. Other hostPath
 /// provisioners do the same.
 pub(crate) const VOLUME_MODE: u32 = 0o777;
 /// The size of an unlimited volume.
 const UNLIMITED: u64 = u64::MAX;
-/// The mode that keeps users of the host from images and from the files of volumes.
+/// The mode of directories that users of the host must not enter: images and the files of volumes are in them.
 const PRIVATE_MODE: u32 = 0o700;
 
 /// The directory of all volumes, and that of all snapshots.
@@ -60,14 +60,14 @@ impl Kind {
     }
 }
 
-/// Makes a directory that users of the host cannot enter, or changes the mode of an existing one.
+/// Creates a directory that users of the host cannot enter, or changes the mode of an existing directory.
 pub(crate) fn make_private(path: &Path) -> Result<(), Error> {
     tree::make_private(path).map_err(failed("make", path))
 }
 
 impl Directories {
-    /// Makes the directories if they are missing, and finishes removals that were cut off. Both
-    /// have to be on one file system.
+    /// Creates the directories if they are missing, and completes interrupted removals. Both directories must be on one
+    /// file system.
     pub fn open(root: PathBuf, snapshots: PathBuf) -> Result<Self, Error> {
         make_private(&root)?;
         let kind = Kind::in_directory(&root).map_err(failed("inspect", &root))?;
@@ -122,7 +122,8 @@ impl Directories {
         }
     }
 
-    /// Makes the directory of a volume, or finds it; it is on disk when this returns.
+    /// Creates the directory of a volume, or uses the existing directory. The directory is durable when the call
+    /// returns.
     pub fn make(
         &self,
         volume: &str,
@@ -152,8 +153,8 @@ impl Directories {
         Ok(path)
     }
 
-    /// Creates the image of a block device in the directory of a volume, or finds it; it is durable
-    /// when this returns. Only its size limits it.
+    /// Creates the image of a block device in the directory of a volume, or uses the existing image. The image is
+    /// durable when the call returns. Only its size limits the image.
     pub fn make_image(
         &self,
         volume: &str,
@@ -175,7 +176,7 @@ impl Directories {
         Ok(image)
     }
 
-    /// Makes the image of a volume larger, also while it is in use.
+    /// Grows the image of a volume, also while a pod uses it.
     pub fn grow_image(&self, volume: &str, bytes: u64) -> Result<(), Error> {
         let image = device_image::path(&self.path(volume)?);
         device_image::grow(&image, bytes).map_err(failed("grow", &image))
@@ -218,7 +219,7 @@ impl Directories {
         .map_err(failed("make", path))
     }
 
-    /// Makes a subvolume with the files of another one, which may be of a move.
+    /// Creates a subvolume with the files of another subvolume, which may belong to a move.
     pub(crate) fn make_clone(
         &self,
         volume: &str,
@@ -230,7 +231,7 @@ impl Directories {
         subvolumes::make(&unfinished, path, Some(source), bytes).map_err(failed("make", path))
     }
 
-    /// Gives a volume another limit, where it has one.
+    /// Changes the limit of a volume, if the file system supports limits.
     pub fn limit(&self, volume: &str, bytes: u64) -> Result<(), Error> {
         let path = self.path(volume)?;
         match self.kind {
@@ -254,7 +255,7 @@ impl Directories {
         }
     }
 
-    /// The usage of a volume; `None` if it is not counted.
+    /// The usage of a volume; `None` if the file system does not count it.
     pub fn count(&self, volume: &str) -> Result<Option<VolumeCount>, Error> {
         let path = self.path(volume)?;
         match self.kind {
@@ -265,7 +266,7 @@ impl Directories {
         .map_err(failed("read the count of", &path))
     }
 
-    /// Takes a snapshot of a volume; idempotent. It is durable when this returns.
+    /// Creates a snapshot of a volume; idempotent. The snapshot is durable when the call returns.
     pub fn snapshot(&self, volume: &str, snapshot: &str) -> Result<(), Error> {
         let (source, path) = (self.path(volume)?, self.snapshot_path(snapshot)?);
         if !self.is_subvolume(&source)? {
@@ -280,7 +281,7 @@ impl Directories {
         }
     }
 
-    /// Whether a snapshot is there.
+    /// Whether a snapshot exists.
     pub fn has_snapshot(&self, snapshot: &str) -> Result<bool, Error> {
         Ok(self.snapshot_path(snapshot)?.exists())
     }
@@ -298,7 +299,7 @@ impl Directories {
         Ok(of(&self.root)?.saturating_add(of(&self.snapshots)?))
     }
 
-    /// Whether there are no volumes and snapshots.
+    /// Whether the directories contain no volumes and no snapshots.
     pub fn is_empty(&self) -> Result<bool, Error> {
         for dir in [&self.root, &self.snapshots] {
             let mut entries = std::fs::read_dir(dir).map_err(failed("read", dir))?;
@@ -316,12 +317,12 @@ impl Directories {
             .map_err(failed("forget counts of", file_system))
     }
 
-    /// Removes the directory of a volume with all that is in it. It is moved out of the way
-    /// first, so that a half-removed one is never mistaken for a volume. Missing is fine.
+    /// Removes the directory of a volume with its contents. The directory is renamed first, so that an incomplete
+    /// removal is never mistaken for a volume. A missing directory is no error.
     pub fn remove(&self, volume: &str) -> Result<(), Error> {
         let path = self.path(volume)?;
         let removed = self.root.join(format!("{REMOVED_PREFIX}{volume}"));
-        // An unfinished removal may still be there: both are removed.
+        // An interrupted removal may have left a directory: both directories are removed.
         remove_tree(&removed)?;
         match std::fs::rename(&path, &removed) {
             Ok(()) => sync(&self.root)?,
@@ -336,8 +337,8 @@ impl Directories {
         self.sync_root()
     }
 
-    /// Removes directories of volumes that were never completed. Only empty ones are removed, and
-    /// unwritten images: data stays, whatever the objects say.
+    /// Removes directories of volumes that were never completed. Only empty directories and unwritten images are
+    /// removed: data is never removed, whatever the objects in the API are.
     pub fn sweep(&self, has_volume: impl Fn(&str) -> bool) -> Result<(), Error> {
         let entries = std::fs::read_dir(&self.root).map_err(failed("read", &self.root))?;
         for entry in entries {
@@ -388,7 +389,7 @@ impl Directories {
     }
 }
 
-/// Removes a tree, at once if it is a subvolume; links in it are removed, not followed.
+/// Removes a tree; a subvolume is removed with one call. Links in the tree are removed, not followed.
 pub(crate) fn remove_tree(path: &Path) -> Result<(), Error> {
     let removed = match btrfs::is_subvolume(path) {
         Ok(true) => subvolumes::remove(path),
@@ -437,7 +438,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let volumes = root.path().join("volumes");
         std::fs::create_dir(&volumes).unwrap();
-        // As it was made before.
+        // The mode that earlier versions of the program set.
         std::fs::set_permissions(&volumes, Permissions::from_mode(0o755)).unwrap();
         Directories::open(volumes.clone(), root.path().join("snapshots")).unwrap();
         let mode = std::fs::metadata(&volumes).unwrap().permissions().mode();
@@ -574,7 +575,7 @@ mod tests {
         let half = directories.root.join(format!("{REMOVED_PREFIX}pvc-1"));
         std::fs::create_dir(&half).unwrap();
         std::fs::write(half.join("rest"), "data").unwrap();
-        // A new volume of the same name beside the remains of the old one.
+        // A new volume with the name of a volume whose removal is not complete.
         let path = directories
             .make("pvc-1", 1 << 20, &InitialContents::Empty)
             .unwrap();

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 /// The reason why a step on a volume has failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
-    /// The disk said no.
+    /// The disk reported an error.
     #[error("{doing} {}", path.display())]
     Directory {
         /// The failed operation.
@@ -28,7 +28,7 @@ pub enum StorageError {
     /// The claim requests a feature that a directory does not have.
     #[error("{0}")]
     Unsupported(String),
-    /// The host's disk has too little space.
+    /// The host's disk has too few free bytes.
     #[error(
         "the disk is too full: {} more are needed, {} are free, of which {} are left to the host",
         readable_bytes(*missing),
@@ -55,7 +55,7 @@ pub enum StorageError {
     /// The source of the volume is unavailable now.
     #[error("{0}")]
     Source(String),
-    /// The task was cut off.
+    /// The task was cancelled.
     #[error("work on a directory was cut off")]
     CutOff(#[from] host_kernel::Interrupted),
 }

@@ -1,9 +1,9 @@
 //! The storage of volumes on a node: directories or subvolumes, images of block devices in them, and
 //! directories of NFS exports (statefulset.md §11.7, 11.8, 11.13).
 //!
-//! [`Storage`] runs each call on a thread that may wait for the disk. Changes are inside of the volumes'
-//! directory only. Volumes of `local-cow` are in a pool, a btrfs file system in one file. The decisions are
-//! in `controller-planners`; `controllers::volume_provisioning` makes and removes the volumes of claims.
+//! [`Storage`] runs each call on a thread that may wait for the disk. Only files inside of the volumes' directory
+//! change. Volumes of `local-cow` are in a pool, a btrfs file system in one file. The decisions are in
+//! `controller-planners`; `controllers::volume_provisioning` creates and removes the volumes of claims.
 
 mod backup;
 mod device_image;

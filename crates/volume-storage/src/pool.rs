@@ -1,11 +1,11 @@
 //! The pool of the class `local-cow`: a btrfs file system in one file of the host.
 //!
-//! The file has the sum of the limits of all volumes and snapshots, and is fully preallocated on
-//! the host's disk: a full disk stops new volumes, never existing ones. It is created for the first
-//! volume and grows with each.
+//! The size of the file is the sum of the limits of all volumes and snapshots. The file is fully preallocated on the
+//! host's disk: a full disk prevents new volumes, and never affects existing volumes. The file is created for the first
+//! volume and grows with each further volume.
 //!
-//! A pool that is still mounted after a killed process is adopted; after a reboot it is mounted
-//! again. The loop device is removed with the mount.
+//! A pool that a killed process has left mounted is adopted; after a reboot the pool is mounted again. The kernel
+//! removes the loop device with the mount.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
@@ -23,11 +23,11 @@ use crate::directories::{failed, make_private};
 use crate::error::StorageError as Error;
 use crate::pool_image;
 
-/// Overhead of the file system, whatever its contents.
+/// Overhead of the file system, which does not depend on its contents.
 const OVERHEAD: u64 = 768 << 20;
 /// Overhead for each byte of the limits of volumes: metadata, and chunks that are not full.
 const OVERHEAD_PART: u64 = 16;
-/// The file grows by multiples of this.
+/// The unit by which the file grows.
 const STEP: u64 = 64 << 20;
 /// Space left to the host's disk.
 const HOST_RESERVE: u64 = 1 << 30;
@@ -37,7 +37,7 @@ const EXACT_COUNTS: &str = "8";
 const ATTEMPTS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The pool of this node; there may be none yet.
+/// The pool of this node, which may not exist yet.
 #[derive(Clone, Debug)]
 pub(crate) struct Pool {
     dir: PathBuf,
@@ -72,12 +72,12 @@ impl Pool {
         self.dir.join("mount")
     }
 
-    /// Whether a pool was ever made.
+    /// Whether the pool exists.
     pub fn exists(&self) -> bool {
         self.file().exists()
     }
 
-    /// Mounts the pool, or finds it mounted; makes an empty one if there is none.
+    /// Mounts the pool if it is not mounted; creates an empty pool if there is no pool.
     pub fn open(&self) -> Result<(), Error> {
         let root = self.root();
         // The file holds all that is in the volumes.
@@ -145,7 +145,7 @@ impl Pool {
         btrfs::fill_device(&root)?;
         btrfs::enable_quota(&root)?;
         if is_new {
-            // The first count begins when quotas are enabled. It is short, as the pool is empty.
+            // The first count begins when quotas are enabled. The count takes a short time, because the pool is empty.
             btrfs::wait_for_count(&root)?;
         }
         let counts = btrfs::counts_dir(&root)?;
@@ -154,13 +154,13 @@ impl Pool {
         count_correctly(&root)
     }
 
-    /// Counts again if the kernel has ended its counts: without them no volume has a limit.
+    /// Starts the counts of the file system again if the kernel has stopped them: without counts no volume has a limit.
     pub fn keep_counting(&self) -> Result<(), Error> {
         let root = self.root();
         count_correctly(&root).map_err(failed("count what is in", &root))
     }
 
-    /// Makes room for volumes and snapshots of `reserved` bytes together.
+    /// Grows the pool for volumes and snapshots with `reserved` bytes in total.
     pub fn ensure_capacity(&self, reserved: u64) -> Result<(), Error> {
         let file = self.file();
         let required = file_size(reserved);
@@ -184,7 +184,7 @@ impl Pool {
         Ok(())
     }
 
-    /// The bytes that more volumes can have beside `reserved` ones; there may be no pool yet.
+    /// The bytes that further volumes can have in addition to the `reserved` bytes. The pool may not exist yet.
     pub fn free_capacity(&self, reserved: u64) -> Result<u64, Error> {
         let file_bytes = std::fs::metadata(self.file()).map_or(0, |file| file.len());
         let free = self.free_on_host()?.saturating_sub(HOST_RESERVE);
@@ -202,7 +202,7 @@ impl Pool {
         Ok(statistics.f_bavail.saturating_mul(statistics.f_frsize))
     }
 
-    /// Whether the host's disk has room for this number of bytes.
+    /// Checks that the host's disk has this number of free bytes.
     fn require_on_host(&self, missing: u64) -> Result<(), Error> {
         let free = self.free_on_host()?;
         if free < missing.saturating_add(HOST_RESERVE) {
@@ -215,8 +215,8 @@ impl Pool {
         Ok(())
     }
 
-    /// Unmounts the pool and releases its loop device. A pool in use is detached lazily: the kernel
-    /// unmounts it after its last user.
+    /// Unmounts the pool and releases its loop device. A pool in use is detached lazily: the kernel unmounts the pool
+    /// after its last use.
     pub fn close(&self) -> Result<(), Error> {
         if !self.exists() || !self.is_mounted()? {
             return Ok(());
@@ -246,7 +246,7 @@ impl Pool {
     }
 }
 
-/// Counts again if the kernel says that its counts are wrong.
+/// Starts the counts of the file system again if the kernel reports that they are wrong.
 fn count_correctly(root: &Path) -> io::Result<()> {
     let wrong = std::fs::read_to_string(btrfs::counts_dir(root)?.join("inconsistent"));
     if wrong.is_ok_and(|text| text.trim() == "1") {
@@ -256,7 +256,7 @@ fn count_correctly(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives the file this size, and allocates all of it on the disk.
+/// Sets the size of the file, and allocates all its blocks on the disk.
 fn set_aside(file: &File, bytes: u64) -> io::Result<()> {
     let before = file.metadata()?.len();
     let length = i64::try_from(bytes).map_err(io::Error::other)?;

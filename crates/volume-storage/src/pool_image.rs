@@ -1,24 +1,25 @@
-//! The empty file system of a new pool. It is built in, so no program is needed to make it; each
-//! pool gets its own identity.
+//! The empty file system of a new pool. The image is part of the program, so the creation of a pool needs no other
+//! program. Each pool has a different UUID.
 //!
-//! It was made with `truncate -s 64M FILE; mkfs.btrfs -m single -d single -O no-holes
-//! -R free-space-tree FILE` (btrfs-progs 6.2), and `zstd -19`.
+//! The image was created with `truncate -s 64M FILE; mkfs.btrfs -m single -d single -O no-holes -R free-space-tree
+//! FILE` (btrfs-progs 6.2), and `zstd -19`.
 
 use std::io::{self, Read};
 
 /// The file system, compressed.
 const EMPTY: &[u8] = include_bytes!("../data/empty-pool.btrfs.zst");
-/// The offset of the superblock; a copy is at 64 MiB, which is beyond the image's end.
+/// The offset of the superblock. Its copy at 64 MiB is beyond the end of the image.
 const SUPERBLOCK: usize = 0x1_0000;
 const SUPERBLOCK_LENGTH: usize = 4096;
 /// Offsets in the superblock.
 const UUID: usize = 0x20;
 const INCOMPATIBLE: usize = 0xbc;
 const METADATA_UUID: usize = 0x23b;
-/// The flag that says that blocks carry another UUID than the file system shows.
+/// The flag for blocks with another UUID than the UUID of the file system.
 const HAS_METADATA_UUID: u64 = 1 << 10;
 
-/// The image of an empty file system with the given UUID, so that several can be mounted at once.
+/// The image of an empty file system with the given UUID, so that several pools can be mounted at once. Only the
+/// superblock changes: the flag in the superblock states that all other blocks have the UUID of their creation.
 ///
 /// Only the superblock changes: all other blocks keep the UUID that they were made with, and the
 /// superblock says so.
@@ -45,7 +46,7 @@ pub(crate) fn empty(uuid: [u8; 16]) -> io::Result<Vec<u8>> {
     Ok(image)
 }
 
-/// The checksum of blocks (Castagnoli's polynomial), bit by bit: it is needed for 4 KiB.
+/// The checksum of blocks (Castagnoli polynomial), bit by bit: a table is not necessary for 4 KiB.
 fn crc32c(data: &[u8]) -> u32 {
     let mut sum = u32::MAX;
     for byte in data {

@@ -1,8 +1,8 @@
-//! Volumes with a quota: directories with a project of their own each.
+//! Volumes with a quota: each volume is a directory with a separate project id.
 //!
-//! Project ids are shared by all users of a file system, and the kernel does not allocate them. A
-//! volume's id is the first one without limit and usage, from a start in a wide range that is
-//! computed from the volume's path.
+//! All programs share the project ids of a file system, and the kernel does not allocate them. The id of a volume is
+//! the first id without limit and usage. The search begins in a wide range, at an id that is computed from the path of
+//! the volume.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
@@ -12,21 +12,21 @@ use host_kernel::project_quota;
 
 use crate::subvolumes::VolumeCount;
 
-/// The first project id for volumes: far above those that administrators and other programs use.
+/// The first project id for volumes, far above the ids that administrators and other programs use.
 const FIRST: u32 = 0x4d00_0000;
 /// The number of ids from the first on.
 const RANGE: u32 = 1 << 24;
 /// Maximum number of ids to try.
 const ATTEMPTS: u32 = 1 << 10;
 
-/// Makes a directory at `path`, which appears only when it is complete and has its limit.
+/// Creates a directory at `path`. The path exists only when the directory is complete and has its limit.
 pub(crate) fn make(unfinished: &Path, path: &Path, bytes: u64) -> io::Result<()> {
     match remove_empty(unfinished) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => std::fs::create_dir(unfinished)?,
     }
     let project = unused(unfinished, path)?;
-    // The limit comes last: it is found, and removed, by the directory's id.
+    // The limit is set last: the removal reads the id of the directory to remove the limit.
     project_quota::assign(unfinished, project)?;
     project_quota::limit(unfinished, project, Some(bytes))?;
     std::fs::rename(unfinished, path)
@@ -62,7 +62,7 @@ pub(crate) fn release(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes a directory if it is empty; then its project is free.
+/// Removes a directory if it is empty, and releases its project id.
 pub(crate) fn remove_empty(path: &Path) -> io::Result<()> {
     let parent = path.parent().unwrap_or(path);
     let project = volume_project(path)?;

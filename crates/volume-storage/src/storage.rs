@@ -21,11 +21,11 @@ pub struct Storage {
     pool: Arc<PoolUse>,
 }
 
-/// The pool, used by one task at a time, so that space is not promised twice.
+/// The pool. Only one task uses the pool at a time, so that no bytes are assigned twice.
 #[derive(Debug)]
 struct PoolUse {
     pool: Pool,
-    /// Once it is mounted.
+    /// The directories of the mounted pool.
     opened: Mutex<Option<Directories>>,
 }
 
@@ -62,8 +62,8 @@ impl Storage {
         .await
     }
 
-    /// Unmounts the pool; one without volumes and snapshots is removed. To be called when no pod
-    /// uses volumes any more.
+    /// Unmounts the pool; a pool without volumes and snapshots is deleted. The caller must ensure that no pod uses a
+    /// volume any more.
     ///
     /// # Errors
     /// Errors of the kernel.
@@ -101,7 +101,7 @@ impl Storage {
         self.run(driver, Box::new(work))
     }
 
-    /// As [`on`](Self::on), which is compiled for each work: this is compiled once for all results of a type.
+    /// As [`on`](Self::on). `on` is compiled for each closure, this function once for each type of result.
     fn run<T: Send + 'static>(
         &self,
         driver: Driver,
@@ -120,7 +120,7 @@ impl Storage {
         }
     }
 
-    /// Whether there may be something of the driver.
+    /// Whether volumes or snapshots of the driver may exist.
     pub(crate) async fn is_used(&self, driver: Driver) -> Result<bool, Error> {
         let pool = self.pool.clone();
         match driver {
@@ -129,7 +129,7 @@ impl Storage {
         }
     }
 
-    /// The bytes that the first volumes of a pool could have: there is no pool yet.
+    /// The bytes that the first volumes of a pool could have, if the pool does not exist yet.
     pub(crate) async fn free_without_pool(&self) -> Result<u64, Error> {
         let pool = self.pool.clone();
         blocking(move || pool.pool.free_capacity(0)).await
@@ -147,7 +147,7 @@ impl Storage {
         .await
     }
 
-    /// Makes a volume, unless it is there; returns its path, which is that of an image for a block device.
+    /// Creates a volume, unless it exists; returns its path, which is the path of an image for a block device.
     ///
     /// # Errors
     /// Errors of the disk.
@@ -174,7 +174,7 @@ impl Storage {
         .await
     }
 
-    /// Removes a volume, if its path is the one that it has here.
+    /// Removes a volume, if its path is its path on this node.
     ///
     /// # Errors
     /// Errors of the disk.
@@ -195,7 +195,7 @@ impl Storage {
         .await
     }
 
-    /// Limits a volume to this number of bytes, where its file system has limits.
+    /// Sets the limit of a volume in bytes, if its file system supports limits.
     ///
     /// # Errors
     /// Errors of the disk.
@@ -240,7 +240,7 @@ impl Storage {
         .await
     }
 
-    /// Makes a snapshot of a volume, unless it is there.
+    /// Creates a snapshot of a volume, unless it exists.
     ///
     /// # Errors
     /// Errors of the disk.
@@ -255,7 +255,7 @@ impl Storage {
             if let Some(pool) = pool
                 && !directories.has_snapshot(&snapshot)?
             {
-                // All of it will be the snapshot's alone once the volume has changed.
+                // When all files of the volume have changed, the snapshot alone occupies all these bytes.
                 let count = directories.count(&volume)?;
                 let holds = count.map_or(0, |count| count.referenced);
                 pool.ensure_capacity(directories.reserved()?.saturating_add(holds))?;
@@ -265,7 +265,7 @@ impl Storage {
         .await
     }
 
-    /// Whether there is a snapshot of this name.
+    /// Whether a snapshot with this name exists.
     ///
     /// # Errors
     /// Errors of the disk.
@@ -280,7 +280,7 @@ impl Storage {
         .await
     }
 
-    /// Removes a snapshot; a missing one is no error.
+    /// Removes a snapshot; a missing snapshot is no error.
     ///
     /// # Errors
     /// Errors of the disk.

@@ -18,13 +18,13 @@ pub enum InitialContents {
 /// The kernel's counts of a subvolume, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VolumeCount {
-    /// The bytes that the subvolume references, shared ones included.
+    /// The bytes that the subvolume references, including shared bytes.
     pub referenced: u64,
     /// The limit of the referenced bytes; `None` for no limit.
     pub limit: Option<u64>,
 }
 
-/// Makes a subvolume at `path`, which appears only when it is complete and has its limit.
+/// Creates a subvolume at `path`. The path exists only when the subvolume is complete and has its limit.
 pub(crate) fn make(
     unfinished: &Path,
     path: &Path,
@@ -49,7 +49,7 @@ pub(crate) fn limit(path: &Path, bytes: u64) -> io::Result<()> {
     }
 }
 
-/// Removes a subvolume, also one with others in it; missing is fine.
+/// Removes a subvolume and the subvolumes in it; a missing subvolume is no error.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
     match btrfs::delete_subvolume(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -85,8 +85,8 @@ fn count_dir(path: &Path) -> io::Result<Option<PathBuf>> {
     Ok(dir.exists().then_some(dir))
 }
 
-/// The sum of the limits of all subvolumes in a directory; for those without one (snapshots) their
-/// size.
+/// The sum of the limits of all subvolumes in a directory. For a subvolume without a limit (a snapshot), its size
+/// counts.
 pub(crate) fn reserved(dir: &Path) -> io::Result<u64> {
     let mut sum: u64 = 0;
     for entry in std::fs::read_dir(dir)? {
@@ -101,7 +101,7 @@ pub(crate) fn reserved(dir: &Path) -> io::Result<u64> {
     Ok(sum)
 }
 
-/// Whether a count has reached zero; false if that is not known.
+/// Whether a count has reached zero; `false` if the count is unknown.
 fn counts_nothing(dir: &Path) -> bool {
     ["referenced", "exclusive"].iter().all(|file| {
         let text = std::fs::read_to_string(dir.join(file));
@@ -127,8 +127,9 @@ pub(crate) fn forget_removed(root: &Path, dirs: &[PathBuf]) -> io::Result<()> {
         let Some(number) = number.and_then(|text| text.parse::<u64>().ok()) else {
             continue;
         };
-        // Smaller numbers are the file system's own. One that is still being cleaned up counts something: with
-        // its removal, Linux from 6.10 on would end the counts of all subvolumes. That kernel removes it itself.
+        // Smaller numbers belong to the file system itself. A subvolume that the kernel is still removing counts some
+        // bytes: if its count were removed, Linux 6.10 and newer would stop the counts of all subvolumes. These kernels
+        // remove the count themselves.
         if number >= 256 && !present.contains(&number) && counts_nothing(&entry.path()) {
             btrfs::forget_count(root, number).ok();
         }

@@ -69,8 +69,8 @@ async fn make(storage: &Storage, volume: &str, mib: u64, content: InitialContent
     created.await.unwrap()
 }
 
-/// Waits until no loop device is over a file. The kernel detaches it when nobody has it open, and
-/// tests of other processes open every device for a moment, to find their own.
+/// Waits until no loop device uses the file. The kernel detaches the device when no process has it open, and tests of
+/// other processes open every device for a moment, to search for their devices.
 async fn no_loop_device_over(file: &Path) -> bool {
     for _ in 0..100 {
         if LoopDevice::find(file).is_ok_and(|device| device.is_none()) {
@@ -94,7 +94,7 @@ async fn a_volume_is_stopped_at_its_limit_and_grows_while_it_is_used() {
     fill(&full.join("file"), 8 * MIB).unwrap();
     storage.limit(COW, "pvc-full", 64 * MIB).await.unwrap();
     fill(&full.join("more"), 40 * MIB).unwrap();
-    // Counts are those of the last transaction of the file system; the sync of a file may need none.
+    // The counts change with each transaction of the file system; the sync of a file may need no transaction.
     btrfs::sync(&data.mount_point()).unwrap();
     let count = storage.count(COW, "pvc-full").await.unwrap().unwrap();
     assert_eq!(count.limit, Some(64 * MIB));
@@ -102,8 +102,8 @@ async fn a_volume_is_stopped_at_its_limit_and_grows_while_it_is_used() {
     storage.close().await.unwrap();
 }
 
-/// docs/storage.md: the size of a volume of `local-cow` is enforced. The kernel may end the counts of all volumes when one
-/// is removed.
+/// docs/storage.md: the size of a volume of `local-cow` is enforced. The kernel may stop the counts of all volumes when
+/// a volume is removed.
 #[tokio::test]
 async fn limits_hold_after_other_volumes_were_removed() {
     let data = Data::new();
@@ -135,7 +135,7 @@ async fn limits_hold_after_other_volumes_were_removed() {
     storage.close().await.unwrap();
 }
 
-/// The first count of a new pool is over when the pool is open: nothing is wrong with it, as in each restore.
+/// The first count of a new pool is complete when the pool is open, also in each restore: the counts are correct.
 // findings-2 R37
 #[tokio::test]
 async fn the_counts_of_a_new_pool_are_right_from_the_start() {
@@ -161,7 +161,7 @@ async fn snapshots_and_clones_show_one_moment() {
         .await
         .unwrap();
     fs::write(source.join("file"), "after").unwrap();
-    // The second call takes no new snapshot.
+    // The second call creates no new snapshot.
     storage
         .snapshot(COW, "pvc-source", "snapshot-1")
         .await
@@ -182,8 +182,8 @@ async fn snapshots_and_clones_show_one_moment() {
     storage.close().await.unwrap();
 }
 
-/// findings U10: where the host's own file system has snapshots, a backup keeps volumes of the class
-/// `local` still too; snapshots of users stay, and are made again from a backup.
+/// findings U10: if the host's file system supports snapshots, a backup also has snapshots of volumes of the class
+/// `local`; snapshots of users are not removed, and a restore creates them again.
 #[tokio::test]
 async fn a_backup_keeps_volumes_still_and_makes_snapshots_again() {
     let data = Data::new();
@@ -262,7 +262,7 @@ async fn a_pool_outlives_a_killed_program_and_a_reboot() {
     let storage = data.open().await;
     assert_eq!(fs::metadata(data.mount_point()).unwrap().dev(), before);
     assert_eq!(fs::read(volume.join("file")).unwrap(), b"data");
-    // A reboot: mount and device are gone, and a volume was being created.
+    // A reboot: the mount and the device do not exist, and a volume was not complete.
     drop(storage);
     fs::create_dir(data.mount_point().join("volumes/.unfinished-pvc-2")).unwrap();
     umount2(&data.mount_point(), MntFlags::empty()).unwrap();
@@ -277,7 +277,7 @@ async fn a_pool_outlives_a_killed_program_and_a_reboot() {
     );
     let error = fill(&volume.join("large"), 20 * MIB).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(nix::libc::EDQUOT), "{error}");
-    // A shutdown removes mount and device and keeps the data; an empty pool is deleted.
+    // A shutdown removes the mount and the device, and the data stays; an empty pool is deleted.
     storage.close().await.unwrap();
     assert!(!data.is_mounted() && no_loop_device_over(&data.file()).await);
     let storage = data.open().await;

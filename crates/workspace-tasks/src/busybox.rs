@@ -1,5 +1,5 @@
-//! The `nslookup` of busybox up to 1.28. It asks the C library for addresses of both families, and
-//! for a name of each; older programs parse its output.
+//! The `nslookup` of busybox up to 1.28. It requests addresses of both families from the C
+//! library, and a name of each address; older programs parse its output.
 //!
 //! Its code is still in the source of today's busybox, behind a configuration option; Debian has
 //! that source, and no package of the program.

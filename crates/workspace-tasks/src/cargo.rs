@@ -74,11 +74,11 @@ pub fn run_to_end_with_last_lines(mut command: Command, arguments: &[&str]) -> R
     }
     let status = running.wait().context("wait for cargo")?;
     if !status.success() {
-        let end: Vec<String> = last.into();
+        let last_lines: Vec<String> = last.into();
         bail!(
             "cargo {} ended with {status}; its last lines:\n{}",
             arguments.join(" "),
-            end.join("\n")
+            last_lines.join("\n")
         );
     }
     Ok(())

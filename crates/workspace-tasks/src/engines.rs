@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 
-/// The engine under the servers of the end-to-end tests.
+/// The store engine of the servers of the end-to-end tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Engine {
     /// The store in the data directory; a chosen part of the tests runs on etcd, too
@@ -165,7 +165,7 @@ mod tests {
 
     use super::*;
 
-    /// Whether a file, or a folder, has tests, or a certain one, or a file with that name.
+    /// Whether a file or a folder has tests; with `test`, whether it has this test, or a file with this name.
     fn has_test(file: &str, test: Option<&str>) -> bool {
         let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../end-to-end/tests");
         let folder = fs::read_dir(tests.join(file)).into_iter().flatten();

@@ -1,8 +1,8 @@
-//! The project's chores: `cargo xtask test` runs everything that must hold, `cargo xtask tidy`
-//! the architecture checks alone, `cargo xtask setup` installs what the end-to-end tests need,
-//! `cargo xtask tables` writes the tables of published facts, `cargo xtask protocols` the code of published protocols,
-//! `cargo xtask simulate` runs simulated worlds, `cargo xtask model-check` explores small ones, `cargo xtask fuzz` feeds decoders with nonsense, `cargo xtask
-//! virtual-machine-test` runs the tests of containers on another kernel, `cargo xtask bench` measures.
+//! The project's chores: `cargo xtask test` runs everything that must hold, `cargo xtask tidy` the architecture checks
+//! alone, `cargo xtask setup` installs what the end-to-end tests need, `cargo xtask tables` writes the tables of
+//! published facts, `cargo xtask protocols` the code of published protocols, `cargo xtask simulate` runs simulated
+//! worlds, `cargo xtask model-check` explores small worlds, `cargo xtask fuzz` feeds decoders with mutated inputs,
+//! `cargo xtask virtual-machine-test` runs the tests of containers on another kernel, `cargo xtask bench` measures.
 
 mod bench;
 mod busybox;
@@ -62,7 +62,7 @@ enum Chore {
     Simulate(simulate::Simulate),
     /// Explores every interleaving of small worlds with the StatefulSet planner
     ModelCheck(model_check::ModelCheck),
-    /// Feeds decoders with inputs that were made from good ones; each finding repeats exactly
+    /// Feeds decoders with mutations of valid inputs; each finding repeats exactly
     Fuzz(fuzz::Fuzz),
     /// Runs the tests of containers in a virtual machine that has control groups of version 2 alone
     VirtualMachineTest(virtual_machine::VirtualMachine),

@@ -25,6 +25,14 @@ const CASSANDRA: &str = "cassandra-2.1.0";
 const PYTHON_CLIENT: &str = "kubernetes==36.0.3";
 const JAVASCRIPT_CLIENT: &str = "@kubernetes/client-node@1.4.0";
 
+/// Further programs for Kubernetes in Python, in the environment of the client.
+const KOPF_PACKAGE: &str = "kopf==1.45.2";
+const KR8S_PACKAGE: &str = "kr8s==0.20.15";
+const ANSIBLE_CORE_PACKAGE: &str = "ansible-core==2.19.14";
+
+/// The package of all collections of Ansible, of which only `kubernetes.core` is unpacked.
+const ANSIBLE_PACKAGE: &str = "ansible==12.3.0";
+
 /// The etcd versions: a directory of the tools, the Debian suite, and its packages. The first version loses
 /// no events; the second, of a stable release, is refused by the program.
 const ETCDS: [(&str, &str, &[&str]); 2] = [
@@ -81,7 +89,10 @@ const IMAGES: &[(&str, &[&str])] = &[
         "cassandra",
         &["openjdk-17-jre-headless", "bash", "busybox-static"],
     ),
+    ("patroni", &["patroni", "postgresql-15", "busybox-static"]),
     ("postgres", &["postgresql-15", "busybox-static"]),
+    ("rabbitmq", &["rabbitmq-server", "busybox-static"]),
+    ("victoria-metrics", &["victoria-metrics", "busybox-static"]),
     (
         "zookeeper",
         &[
@@ -151,6 +162,9 @@ pub fn run(root: &Path) -> Result<()> {
     }
     if let Err(error) = install_python_client(&tools) {
         missing.push(format!("Python package {PYTHON_CLIENT} ({error:#})"));
+    }
+    if let Err(error) = install_ansible_collection(&tools) {
+        missing.push(format!("Python package {ANSIBLE_PACKAGE} ({error:#})"));
     }
     if let Err(error) = install_javascript_client(&tools) {
         missing.push(format!("npm package {JAVASCRIPT_CLIENT} ({error:#})"));
@@ -266,7 +280,13 @@ fn unpack_npm(tools: &Path, package: &str, directory: &str) -> Result<PathBuf> {
 /// Makes a virtual environment with the client in it.
 fn install_python_client(tools: &Path) -> Result<()> {
     let environment = tools.join("python");
-    let stamp = environment.join(PYTHON_CLIENT);
+    let packages = [
+        PYTHON_CLIENT,
+        KOPF_PACKAGE,
+        KR8S_PACKAGE,
+        ANSIBLE_CORE_PACKAGE,
+    ];
+    let stamp = environment.join(packages.join("+"));
     if stamp.is_file() {
         return Ok(());
     }
@@ -287,12 +307,43 @@ fn install_python_client(tools: &Path) -> Result<()> {
         make()?;
     }
     let mut install = Command::new(environment.join("bin/pip"));
-    quiet(install.args([
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        PYTHON_CLIENT,
-    ]))?;
+    install.args(["install", "--quiet", "--disable-pip-version-check"]);
+    quiet(install.args(packages))?;
+    fs::write(&stamp, "").context("note the complete installation")
+}
+
+/// Unpacks the collection `kubernetes.core`.
+fn install_ansible_collection(tools: &Path) -> Result<()> {
+    let directory = tools.join("ansible-collections");
+    let stamp = directory.join(ANSIBLE_PACKAGE);
+    if stamp.is_file() {
+        return Ok(());
+    }
+    let scratch = tools.join("ansible-package");
+    if scratch.exists() {
+        fs::remove_dir_all(&scratch).context("clear an earlier attempt")?;
+    }
+    fs::create_dir_all(&scratch).context("make a scratch directory")?;
+    let mut download = Command::new(tools.join("python/bin/pip"));
+    download
+        .args(["download", "--quiet", "--disable-pip-version-check"])
+        .args([
+            "--no-deps",
+            "--only-binary",
+            ":all:",
+            ANSIBLE_PACKAGE,
+            "--dest",
+        ]);
+    quiet(download.arg(&scratch))?;
+    let mut unpack = Command::new("unzip");
+    unpack.args(["-o", "-q"]);
+    unpack.arg(archive_in(&scratch, "whl")?);
+    quiet(
+        unpack
+            .args(["ansible_collections/kubernetes/core/*", "-d"])
+            .arg(&directory),
+    )?;
+    fs::remove_dir_all(&scratch).context("clear the scratch directory")?;
     fs::write(&stamp, "").context("note the complete installation")
 }
 
@@ -394,10 +445,10 @@ fn install_etcd(directory: &Path, suite: &str, packages: &[&str]) -> Result<()> 
 
 /// The URL of Debian's archive in the settings of this machine.
 fn debian_archive() -> Result<String> {
-    let mut ask = Command::new("apt-get");
+    let mut apt_get = Command::new("apt-get");
     let format = "$(ORIGIN) $(CODENAME) $(REPO_URI)";
-    ask.args(["indextargets", "--format", format, "Identifier: Packages"]);
-    let output = ask.output().context("start apt-get")?;
+    apt_get.args(["indextargets", "--format", format, "Identifier: Packages"]);
+    let output = apt_get.output().context("start apt-get")?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let address = text.lines().find_map(|line| {
         let mut words = line.split(' ');
@@ -464,6 +515,6 @@ mod tests {
                 "{package} has no exact version"
             );
         }
-        assert_eq!(count, 4, "constants of packages end in _PACKAGE or _CLIENT");
+        assert_eq!(count, 8, "constants of packages end in _PACKAGE or _CLIENT");
     }
 }

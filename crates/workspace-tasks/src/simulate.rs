@@ -7,6 +7,10 @@ use anyhow::Result;
 
 use crate::cargo;
 
+/// The setting of cargo with which the crates of the workspace are optimised like the libraries of a debug build: a
+/// world is nothing but computing.
+const OPT_LEVEL: (&str, &str) = ("CARGO_PROFILE_DEV_OPT_LEVEL", "1");
+
 /// The arguments of the simulation.
 #[derive(clap::Args)]
 pub struct Simulate {
@@ -36,7 +40,6 @@ pub fn run(root: &Path, options: &Simulate) -> Result<()> {
     let mut arguments = vec![
         "run",
         "--quiet",
-        "--profile=simulation",
         "--package=cluster-simulation",
         "--bin=cluster-simulation",
         "--",
@@ -49,5 +52,7 @@ pub fn run(root: &Path, options: &Simulate) -> Result<()> {
     ];
     let flags = [(options.trace, "--trace"), (options.twice, "--twice")];
     arguments.extend(flags.iter().filter(|(on, _)| *on).map(|(_, flag)| *flag));
-    cargo::run(root, &arguments)
+    let mut cargo = cargo::command(root);
+    cargo.env(OPT_LEVEL.0, OPT_LEVEL.1);
+    cargo::run_to_end(cargo, &arguments)
 }

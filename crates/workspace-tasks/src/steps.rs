@@ -80,11 +80,11 @@ fn side_by_side(steps: Vec<Step<'_>>) -> Result<()> {
     thread::scope(|scope| {
         let running: Vec<_> = steps
             .into_iter()
-            .map(|one| scope.spawn(|| step(one.name, one.run)))
+            .map(|entry| scope.spawn(|| step(entry.name, entry.run)))
             .collect();
         let results: Vec<Result<()>> = running
             .into_iter()
-            .map(|one| one.join().unwrap_or_else(|panic| resume_unwind(panic)))
+            .map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
             .collect();
         results.into_iter().collect()
     })

@@ -1,5 +1,5 @@
-//! The requests that webhooks and policies get: also reviews, `finalize` and deletions; and the way out of a policy that
-//! denies everything.
+//! The requests that webhooks and policies get: also reviews, `finalize` and deletions; and the removal of a policy
+//! that denies everything.
 
 use json_tree::{Value, json};
 
@@ -29,8 +29,8 @@ async fn reviews_are_shown_to_webhooks() {
         json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
             "spec": {"user": user, "resourceAttributes": {"verb": "get", "resource": "pods"}}})
     };
-    let (code, answer) = api.send("POST", path, review("bob")).await;
-    assert_eq!((code, &answer["status"]["allowed"]), (201, &json!(false)));
+    let (code, response) = api.send("POST", path, review("bob")).await;
+    assert_eq!((code, &response["status"]["allowed"]), (201, &json!(false)));
     let requests = hook.requests();
     for (pointer, expected) in [
         ("/operation", json!("CREATE")),
@@ -59,11 +59,11 @@ async fn reviews_are_shown_to_webhooks() {
     .await;
     let mut dan = review("dan");
     dan["spec"]["groups"] = json!(["devs"]);
-    let (code, answer) = api.send("POST", path, dan).await;
+    let (code, response) = api.send("POST", path, dan).await;
     assert_eq!(
-        (code, &answer["status"]["allowed"]),
+        (code, &response["status"]["allowed"]),
         (201, &json!(true)),
-        "{answer}"
+        "{response}"
     );
 }
 
@@ -73,8 +73,8 @@ async fn the_finalisation_of_a_namespace_is_shown() {
     api.create("/api/v1/namespaces", json!({"metadata": {"name": "n"}}))
         .await;
     let hook = Hook::start(|request| {
-        let kept = request["object"]["spec"]["finalizers"].as_array();
-        json!({"allowed": kept.is_some_and(|kept| !kept.is_empty())})
+        let finalizers = request["object"]["spec"]["finalizers"].as_array();
+        json!({"allowed": finalizers.is_some_and(|finalizers| !finalizers.is_empty())})
     })
     .await;
     let kind = "ValidatingWebhookConfiguration";
@@ -85,10 +85,10 @@ async fn the_finalisation_of_a_namespace_is_shown() {
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n"},
             "spec": {"finalizers": finalizers}})
     };
-    let (code, answer) = api
+    let (code, response) = api
         .send("PUT", path, with(json!(["kubernetes", "a/b"])))
         .await;
-    assert_eq!(code, 200, "{answer}");
+    assert_eq!(code, 200, "{response}");
     let request = hook.requests().remove(0);
     assert_eq!(request["subResource"], "finalize");
     assert_eq!(
@@ -182,7 +182,7 @@ async fn a_policy_that_denies_everything_can_be_removed() {
             "{path}"
         );
         if index == 0 {
-            // The policy is not asked about reviews.
+            // The policy is not called for reviews.
             assert_eq!(api.send("POST", reviews, review.clone()).await.0, 201);
             assert_eq!(api.send("POST", MAPS, config_map("a")).await.0, 422);
         }

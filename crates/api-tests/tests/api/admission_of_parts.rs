@@ -72,7 +72,7 @@ async fn who_connects_to_a_pod_is_told_of_with_the_options() {
             "{pointer}"
         );
     }
-    assert!(api.node.seen.lock().unwrap().is_empty());
+    assert!(api.node.requests.lock().unwrap().is_empty());
 
     let response = api.raw("POST", &exec("command=ls"), &[], "").await;
     assert_eq!(response.text(), "POST /exec/default/p/c?command=ls");

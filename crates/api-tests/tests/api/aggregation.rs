@@ -52,7 +52,9 @@ async fn text(api: &Api, method: &str, path: &str, body: &str) -> (u16, String) 
 async fn in_discovery(api: &Api) -> Value {
     let all = api.raw("GET", "/apis", &[AGGREGATED], "").await.json();
     let items = all["items"].as_array().unwrap();
-    let group = items.iter().find(|one| one["metadata"]["name"] == GROUP);
+    let group = items
+        .iter()
+        .find(|group| group["metadata"]["name"] == GROUP);
     group.map_or(Value::Null, |group| group["versions"][0].clone())
 }
 
@@ -79,7 +81,7 @@ async fn objects_of_an_extension_server_are_written_and_watched() {
     let lines: Vec<String> = extension
         .requests()
         .into_iter()
-        .map(|one| one.line)
+        .map(|request| request.line)
         .collect();
     assert_eq!(
         lines,
@@ -133,7 +135,7 @@ async fn a_backend_sees_the_user_who_was_authenticated() {
     for name in ["authorization", "x-remote-extra-scopes", "connection"] {
         assert_eq!(request.all(name), [""; 0], "{name}");
     }
-    // A user who acts as another one is that one for the backend.
+    // The backend receives the name of the impersonated user.
     let acting = [
         ("impersonate-user", "carol"),
         ("impersonate-group", "system:masters"),
@@ -156,7 +158,7 @@ async fn paths_redirects_and_senders_have_their_bounds() {
     assert_eq!(extension.requests().len(), 0);
     let (code, body) = text(&api, "GET", &format!("{FLUNDERS}/elsewhere"), "").await;
     assert_eq!(code, 502, "{body}");
-    // Requests without an answer: those beyond the sender's share are refused, and another sender is served.
+    // Requests without a response: those beyond the sender's share are refused, and another sender is served.
     let silent = format!("{FLUNDERS}/silent");
     let mut waiting = tokio::task::JoinSet::new();
     for _ in 0..40 {
@@ -190,7 +192,7 @@ async fn a_killed_backend_is_unavailable_and_the_others_stay() {
         text(&api, "GET", FLUNDERS, "").await,
         (503, "service unavailable\n".to_owned())
     );
-    // Discovery has the last known kinds, and all other groups.
+    // Discovery has the last cached kinds, and all other groups.
     let version = in_discovery(&api).await;
     assert_eq!(
         (&version["freshness"], &version["resources"][0]["resource"]),
@@ -199,7 +201,7 @@ async fn a_killed_backend_is_unavailable_and_the_others_stay() {
     let (code, groups) = api.get("/apis").await;
     assert_eq!(code, 200);
     let groups = groups["groups"].as_array().unwrap();
-    assert!(groups.iter().any(|one| one["name"] == "apps"));
+    assert!(groups.iter().any(|group| group["name"] == "apps"));
     assert_eq!(api.get(CONFIG_MAPS).await.0, 200);
     let path = format!("{API_SERVICES}/{NAME}");
     assert_eq!(api.send("DELETE", &path, Value::Null).await.0, 200);

@@ -1,4 +1,4 @@
-//! Annotations of mainstay: an unknown annotation is refused, for every kind and every way of writing.
+//! Annotations of mainstay: an unknown annotation is refused, for every kind and every method of writing.
 
 use json_tree::{Value, json};
 

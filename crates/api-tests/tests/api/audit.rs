@@ -157,10 +157,10 @@ async fn what_admission_notes_is_in_the_event() {
         "spec": {"policyName": "few", "validationActions": ["Audit"]}});
     make(&api, "validatingadmissionpolicybindings", binding).await;
     let hook = Hook::start(|_| {
-        let mut answer =
+        let mut response =
             patch(json!([{"op": "add", "path": "/metadata/labels", "value": {"x": "y"}}]));
-        answer["auditAnnotations"] = json!({"seen": "yes", "in/valid": "no"});
-        answer
+        response["auditAnnotations"] = json!({"seen": "yes", "in/valid": "no"});
+        response
     })
     .await;
     let more = json!({"rules": [{"operations": ["CREATE"], "apiGroups": [""],

@@ -1,5 +1,5 @@
 //! The comparison corpus: requests, and the responses that Kubernetes 1.36 documents. The cases are data in
-//! `corpus/`; a row of values or of metadata is one case for each way of writing.
+//! `corpus/`; a row of values or of metadata is one case for each method of writing.
 
 use json_tree::{Value, json};
 
@@ -36,8 +36,8 @@ async fn with_samples(formats: &[Value]) -> Api {
         {"type": "NamesAccepted", "status": "True", "lastTransitionTime": at},
         {"type": "Established", "status": "True", "lastTransitionTime": at}]);
     object["status"]["acceptedNames"] = object["spec"]["names"].clone();
-    let (code, answer) = api.send("PUT", &format!("{path}/status"), object).await;
-    assert_eq!(code, 200, "{answer}");
+    let (code, response) = api.send("PUT", &format!("{path}/status"), object).await;
+    assert_eq!(code, 200, "{response}");
     api
 }
 
@@ -64,17 +64,17 @@ async fn request(api: &Api, method: &str, path: &str, kind: &str, body: &Value) 
     api.raw(method, path, &headers, text).await
 }
 
-/// The ways in which a client writes a value.
-const WAYS: [&str; 6] = ["create", "dry", "update", "merge", "json", "apply"];
+/// The methods by which a client writes a value.
+const WRITE_METHODS: [&str; 6] = ["create", "dry", "update", "merge", "json", "apply"];
 
-/// Writes an object with this spec, or with this metadata, in one way.
-async fn write(api: &Api, way: &str, name: &str, object: &Value, sub: &str) -> ApiResponse {
+/// Writes an object with this spec, or with this metadata, by this method.
+async fn write(api: &Api, method: &str, name: &str, object: &Value, sub: &str) -> ApiResponse {
     let path = format!("{SAMPLES}/{name}");
-    if way == "create" || way == "dry" {
-        let query = if way == "dry" { "?dryRun=All" } else { "" };
+    if method == "create" || method == "dry" {
+        let query = if method == "dry" { "?dryRun=All" } else { "" };
         return request(api, "POST", &format!("{SAMPLES}{query}"), "", object).await;
     }
-    if way == "apply" && sub.is_empty() {
+    if method == "apply" && sub.is_empty() {
         let path = format!("{path}?fieldManager=corpus");
         return request(api, "PATCH", &path, "apply", object).await;
     }
@@ -91,7 +91,7 @@ async fn write(api: &Api, way: &str, name: &str, object: &Value, sub: &str) -> A
         }
     }
     let fields = object.as_object().unwrap().iter();
-    match way {
+    match method {
         "update" => request(api, "PUT", &path, "", &whole).await,
         "merge" => request(api, "PATCH", &path, "merge", object).await,
         "apply" => {
@@ -125,8 +125,11 @@ async fn write(api: &Api, way: &str, name: &str, object: &Value, sub: &str) -> A
 }
 
 /// The causes of a refusal as `field reason`.
-fn causes(answer: &Value) -> Vec<String> {
-    let causes = answer["details"]["causes"].as_array().into_iter().flatten();
+fn causes(response: &Value) -> Vec<String> {
+    let causes = response["details"]["causes"]
+        .as_array()
+        .into_iter()
+        .flatten();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     // The last cause of objects whose rules were not evaluated.
     let skipped = "some validation rules were not checked";
@@ -137,11 +140,11 @@ fn causes(answer: &Value) -> Vec<String> {
 }
 
 /// The difference between the causes and those of a row; in a loose row others may follow.
-fn causes_differ(row: &Value, answer: &Value) -> Option<String> {
+fn causes_differ(row: &Value, response: &Value) -> Option<String> {
     let expected = row["causes"].as_array()?;
     let mut expected: Vec<&str> = expected.iter().filter_map(Value::as_str).collect();
-    let found = causes(answer);
-    let mut sorted: Vec<&str> = found.iter().map(String::as_str).collect();
+    let actual = causes(response);
+    let mut sorted: Vec<&str> = actual.iter().map(String::as_str).collect();
     sorted.sort_unstable();
     expected.sort_unstable();
     let is_equal = match row["loose"] == true {
@@ -201,17 +204,20 @@ async fn values_of_custom_resources_are_judged_as_by_kubernetes() {
         if row["causes"].to_string().contains("FieldValueTypeInvalid") {
             excepted.push(json!("apply"));
         }
-        for way in WAYS.iter().filter(|way| !excepted.contains(&json!(way))) {
+        for method in WRITE_METHODS
+            .iter()
+            .filter(|method| !excepted.contains(&json!(method)))
+        {
             total += 1;
-            let name = format!("v{index}-{way}");
+            let name = format!("v{index}-{method}");
             let object = sample(&name, &row["spec"]);
-            let answer = write(&api, way, &name, &object, "").await;
-            let code = match (row.get("causes").is_some(), *way) {
+            let response = write(&api, method, &name, &object, "").await;
+            let code = match (row.get("causes").is_some(), *method) {
                 (true, _) => 422,
                 (false, "create" | "dry" | "apply") => 201,
                 (false, _) => 200,
             };
-            let body = answer.json();
+            let body = response.json();
             let mut stored = match row.get("stored") {
                 Some(stored) => stored.clone(),
                 None => row["spec"].clone(),
@@ -225,10 +231,10 @@ async fn values_of_custom_resources_are_judged_as_by_kubernetes() {
                     stored[field] = preset;
                 }
             }
-            let differs = if answer.code != code {
+            let differs = if response.code != code {
                 Some(format!(
                     "{} in place of {code}: {}",
-                    answer.code, body["message"]
+                    response.code, body["message"]
                 ))
             } else if code == 422 {
                 causes_differ(row, &body)
@@ -236,7 +242,7 @@ async fn values_of_custom_resources_are_judged_as_by_kubernetes() {
                 (body["spec"] != stored)
                     .then(|| format!("stored {} in place of {stored}", body["spec"]))
             };
-            differences.extend(differs.map(|text| format!("{way} {}: {text}", row["spec"])));
+            differences.extend(differs.map(|text| format!("{method} {}: {text}", row["spec"])));
         }
     }
     report(total, 600, &differences);
@@ -248,26 +254,29 @@ async fn metadata_of_wrong_types_are_refused_on_each_path() {
     let api = with_samples(&[]).await;
     let (mut total, mut differences) = (0, Vec::new());
     for (index, row) in rows(METADATA).iter().enumerate() {
-        for (way, sub) in WAYS.iter().map(|way| (*way, "")).chain([
+        for (method, sub) in WRITE_METHODS.iter().map(|method| (*method, "")).chain([
             ("update", "/status"),
             ("merge", "/status"),
             ("json", "/status"),
         ]) {
             total += 1;
-            let name = format!("m{index}-{way}{}", sub.replace('/', "-"));
+            let name = format!("m{index}-{method}{}", sub.replace('/', "-"));
             let mut object = sample(&name, &json!({}));
             object["metadata"]
                 .as_object_mut()
                 .unwrap()
                 .extend(row["metadata"].as_object().unwrap().clone());
-            let answer = write(&api, way, &name, &object, sub).await;
-            // Upstream answers 400 to a body, and 400, 422 or 500 to a patch, by its kind.
-            let is_refused = match way {
-                "create" | "dry" | "update" => answer.code == 400,
-                _ => (400..500).contains(&answer.code),
+            let response = write(&api, method, &name, &object, sub).await;
+            // Upstream responds with 400 to a body, and 400, 422 or 500 to a patch, by its kind.
+            let is_refused = match method {
+                "create" | "dry" | "update" => response.code == 400,
+                _ => (400..500).contains(&response.code),
             };
             if !is_refused {
-                differences.push(format!("{way}{sub} {}: {}", row["metadata"], answer.code));
+                differences.push(format!(
+                    "{method}{sub} {}: {}",
+                    row["metadata"], response.code
+                ));
             }
         }
     }
@@ -370,8 +379,8 @@ async fn requests_have_the_responses_of_kubernetes() {
         let headers = [("content-type", content_type(kind)), ("accept", accept)];
         let text = body_of(&row).map(|body| body.to_string());
         let text = text.unwrap_or_default();
-        let answer = api.raw(method, &path_of(&row), &headers, text).await;
-        let mut difference = differs(&row, answer.code, &answer.json());
+        let response = api.raw(method, &path_of(&row), &headers, text).await;
+        let mut difference = differs(&row, response.code, &response.json());
         if let (None, Some(then)) = (&difference, row.get("then")) {
             let (code, body) = api.get(&path_of(then)).await;
             difference = differs(then, code, &body).map(|text| format!("then {text}"));

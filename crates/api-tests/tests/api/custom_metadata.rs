@@ -53,10 +53,8 @@ pub async fn define_pois(api: &Api) {
 fn poi(name: &str, metadata: Value, spec: Value) -> Value {
     let mut object = json!({"apiVersion": "example.org/v1", "kind": "Poi",
         "metadata": {"name": name}, "spec": spec});
-    if let (Some(own_metadata), Some(more)) =
-        (object["metadata"].as_object_mut(), metadata.as_object())
-    {
-        own_metadata.extend(more.clone());
+    if let (Some(target), Some(more)) = (object["metadata"].as_object_mut(), metadata.as_object()) {
+        target.extend(more.clone());
     }
     object
 }

@@ -352,7 +352,7 @@ async fn who_applied_in_another_version_still_owns_and_drops_what_it_said() {
     let (code, boat) = applied(&api, "v1", "one", json!({"crew": 4})).await;
     assert_eq!((code, &boat["spec"]), (200, &json!({"crew": 4})), "{boat}");
     let managers = boat["metadata"]["managedFields"].as_array().unwrap();
-    let versions: Vec<&Value> = managers.iter().map(|one| &one["apiVersion"]).collect();
+    let versions: Vec<&Value> = managers.iter().map(|entry| &entry["apiVersion"]).collect();
     assert_eq!(versions, ["example.org/v1"]);
 }
 

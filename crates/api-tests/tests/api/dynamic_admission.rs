@@ -397,7 +397,7 @@ async fn a_policy_may_have_settings() {
     assert_eq!(api.send("POST", MAPS, map("free", json!({}))).await.0, 201);
 }
 
-/// kubectl.md 10.5: the served groups are listed as upstream lists them, and no other server takes them.
+/// kubectl.md 10.5: the served groups are listed as upstream lists them, and no other server may replace them.
 #[tokio::test]
 async fn groups_that_are_served_have_their_objects() {
     let api = Api::new().await;

@@ -103,13 +103,13 @@ async fn keys_are_exchanged_one_start_after_the_other() {
     api.create(SECRETS, secret("a")).await;
     let key = "/registry/secrets/default/a";
     assert!(stored(&api, key).await.contains("aHVzaA=="));
-    let turns: [(&[String], &str); 4] = [
+    let starts: [(&[String], &str); 4] = [
         (&[keys(&[OLD]), plain()], "k8s:enc:aesgcm:v1:old:"),
         (&[keys(&[NEW, OLD])], "k8s:enc:aesgcm:v1:new:"),
         (&[keys(&[NEW])], "k8s:enc:aesgcm:v1:new:"),
         (&[plain(), keys(&[NEW])], "{"),
     ];
-    for (providers, begins) in turns {
+    for (providers, begins) in starts {
         let api = start(&store, Some(config(providers))).await;
         let on_disk = stored(&api, key).await;
         assert!(on_disk.starts_with(begins), "{providers:?}: {on_disk}");

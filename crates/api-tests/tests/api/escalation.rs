@@ -261,7 +261,7 @@ async fn reading_a_nodes_api_runs_nothing() {
         let response = runner.respond("GET", &path, headers, "").await;
         assert_ne!(response.status(), 403, "{path}");
     }
-    let requests = api.node.seen.lock().unwrap().clone();
+    let requests = api.node.requests.lock().unwrap().clone();
     assert!(
         requests.iter().any(|request| request.contains("/exec/")),
         "{requests:?}"

@@ -59,7 +59,7 @@ pub struct ExtensionServer {
     port: u16,
     bundle: String,
     state: Arc<State>,
-    _end: DropGuard,
+    _shutdown: DropGuard,
 }
 
 /// A front proxy with an authority of its own.
@@ -78,7 +78,7 @@ impl ExtensionServer {
     /// A server that trusts certificates of the proxy's authority only; `None` on a machine without a network, because
     /// no Service has endpoints on the loopback address.
     pub async fn start(proxy: &FrontProxyMaterial) -> Option<Self> {
-        let address = crate::remote_nodes::own_address()?;
+        let address = crate::remote_nodes::machine_address()?;
         let directory = tempfile::tempdir().unwrap();
         let authority = Authority::open_or_create(directory.path()).unwrap();
         let names = SubjectAltNames {
@@ -107,9 +107,9 @@ impl ExtensionServer {
             objects: Mutex::default(),
             events: broadcast::Sender::new(16),
         });
-        let (shared, end) = (state.clone(), CancellationToken::new());
-        let ends = end.clone();
-        tokio::spawn(end.clone().run_until_cancelled_owned(async move {
+        let (shared, shutdown) = (state.clone(), CancellationToken::new());
+        let connections_shutdown = shutdown.clone();
+        tokio::spawn(shutdown.clone().run_until_cancelled_owned(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (acceptor, state) = (acceptor.clone(), shared.clone());
                 let serving = async move {
@@ -119,7 +119,7 @@ impl ExtensionServer {
                     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                     let service = hyper::service::service_fn(move |request| {
                         let state = state.clone();
-                        async move { Ok::<_, std::io::Error>(answer(request, &state).await) }
+                        async move { Ok::<_, std::io::Error>(respond(request, &state).await) }
                     });
                     let io = TokioIo::new(stream);
                     if is_http2 {
@@ -130,7 +130,11 @@ impl ExtensionServer {
                         drop(http.serve_connection(io, service).with_upgrades().await);
                     }
                 };
-                tokio::spawn(ends.clone().run_until_cancelled_owned(serving));
+                tokio::spawn(
+                    connections_shutdown
+                        .clone()
+                        .run_until_cancelled_owned(serving),
+                );
             }
         }));
         Some(Self {
@@ -138,15 +142,18 @@ impl ExtensionServer {
             port,
             bundle: STANDARD.encode(authority.ca_pem()),
             state,
-            _end: end.drop_guard(),
+            _shutdown: shutdown.drop_guard(),
         })
     }
 
     /// The requests since the last call, without those of the server's own checks.
     pub fn requests(&self) -> Vec<Received> {
         let all = std::mem::take(&mut *self.state.requests.lock().unwrap());
-        let is_check = |one: &Received| one.all("x-remote-user") == ["system:kube-aggregator"];
-        all.into_iter().filter(|one| !is_check(one)).collect()
+        let is_check =
+            |request: &Received| request.all("x-remote-user") == ["system:kube-aggregator"];
+        all.into_iter()
+            .filter(|request| !is_check(request))
+            .collect()
     }
 
     /// Creates the Service with its endpoint, and the APIService.
@@ -189,7 +196,7 @@ pub async fn wait_for_reason(api: &Api, name: &str, reason: &str) -> Value {
         }
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
-    panic!("{name}: wanted {reason}, last seen {last}");
+    panic!("{name}: expected {reason}, last state {last}");
 }
 
 fn whole(code: StatusCode, value: &Value) -> Response<Body> {
@@ -201,7 +208,7 @@ fn whole(code: StatusCode, value: &Value) -> Response<Body> {
     response
 }
 
-async fn answer(request: Request<Incoming>, state: &State) -> Response<Body> {
+async fn respond(request: Request<Incoming>, state: &State) -> Response<Body> {
     let line = format!(
         "{} {}",
         request.method(),
@@ -216,7 +223,7 @@ async fn answer(request: Request<Incoming>, state: &State) -> Response<Body> {
     let path = request.uri().path().to_owned();
     let query = request.uri().query().unwrap_or_default().to_owned();
     match path.as_str() {
-        // A server of two group versions: the resources are the same.
+        // A server of two group versions with equal resources.
         BASE | "/apis/metrics.k8s.io/v1beta1" => {
             let group_version = path.trim_start_matches("/apis/");
             return whole(

@@ -52,7 +52,7 @@ fn client(served: &Served, name: &str) -> Identity {
     served.authority.client(name, &[]).unwrap()
 }
 
-async fn ask(served: &Served, who: &Identity, path: &str, headers: &str) -> String {
+async fn send(served: &Served, who: &Identity, path: &str, headers: &str) -> String {
     served
         .talk(Some(who), &get(path, headers))
         .await
@@ -65,7 +65,7 @@ fn header<'a>(response: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// Whether `/metrics` contains a line.
-async fn tells(api: &Api, line: &str) -> bool {
+async fn reports(api: &Api, line: &str) -> bool {
     let text = api.raw("GET", "/metrics", &[], "").await.text();
     text.lines().any(|candidate| candidate == line)
 }
@@ -128,7 +128,7 @@ async fn answers_name_the_flow_of_their_request() {
     ] {
         // findings-2 C35: the version is public, but the request of an authenticated user still has a flow.
         for path in ["/api", "/version"] {
-            let response = ask(&served, who, path, "").await;
+            let response = send(&served, who, path, "").await;
             assert!(response.starts_with("http/1.1 200"), "{response}");
             let actual = header(&response, "x-kubernetes-pf-flowschema-uid");
             assert_eq!(actual, Some(&*uid(SCHEMAS, schema).await), "{path}");
@@ -137,7 +137,7 @@ async fn answers_name_the_flow_of_their_request() {
         }
     }
     let acting = "Impersonate-User: ann\r\n";
-    let response = ask(&served, &served.admin(), "/version", acting).await;
+    let response = send(&served, &served.admin(), "/version", acting).await;
     let actual = header(&response, "x-kubernetes-pf-flowschema-uid");
     assert_eq!(actual, Some(&*uid(SCHEMAS, "global-default").await));
     let unknown = served.talk(None, &get("/version", "")).await.to_lowercase();
@@ -150,7 +150,7 @@ async fn a_schema_turns_a_user_away() {
     let served = Served::new(Limits::default()).await;
     let (greedy, modest) = (client(&served, "greedy"), client(&served, "modest"));
     assert!(
-        ask(&served, &greedy, "/api", "")
+        send(&served, &greedy, "/api", "")
             .await
             .starts_with("http/1.1 200")
     );
@@ -163,24 +163,24 @@ async fn a_schema_turns_a_user_away() {
         .create(SCHEMAS, schema("greedy", "none", "greedy"))
         .await;
     // The schema is in force when the response to its write arrives.
-    let response = ask(&served, &greedy, "/api", "").await;
+    let response = send(&served, &greedy, "/api", "").await;
     assert!(response.starts_with("http/1.1 429"), "{response}");
     assert_eq!(header(&response, "retry-after"), Some("1"));
     let uid = header(&response, "x-kubernetes-pf-flowschema-uid");
     assert_eq!(uid, created["metadata"]["uid"].as_str());
     assert!(response.contains("too many requests, please try again later."));
     assert!(
-        ask(&served, &modest, "/api", "")
+        send(&served, &modest, "/api", "")
             .await
             .starts_with("http/1.1 200")
     );
     assert!(
-        ask(&served, &served.admin(), "/api", "")
+        send(&served, &served.admin(), "/api", "")
             .await
             .starts_with("http/1.1 200")
     );
     // The impersonated user counts. Health checks have no flow.
-    let acting = ask(
+    let acting = send(
         &served,
         &served.admin(),
         "/api",
@@ -189,20 +189,20 @@ async fn a_schema_turns_a_user_away() {
     .await;
     assert!(acting.starts_with("http/1.1 429"), "{acting}");
     assert!(
-        ask(&served, &greedy, "/readyz", "")
+        send(&served, &greedy, "/readyz", "")
             .await
             .starts_with("http/1.1 200")
     );
     let line = "apiserver_flowcontrol_rejected_requests_total{flow_schema=\"greedy\",\
                 priority_level=\"none\",reason=\"concurrency-limit\"} 2";
-    assert!(tells(&served.api, line).await);
+    assert!(reports(&served.api, line).await);
     // Requests of this process are not limited.
     let local = served.api.as_user("greedy", &["system:authenticated"]);
     assert_eq!(local.get("/api").await.0, 200);
     let path = format!("{SCHEMAS}/greedy");
     assert_eq!(served.api.send("DELETE", &path, Value::Null).await.0, 200);
     assert!(
-        ask(&served, &greedy, "/api", "")
+        send(&served, &greedy, "/api", "")
             .await
             .starts_with("http/1.1 200")
     );
@@ -222,7 +222,7 @@ async fn a_schema_that_went_past_the_server_is_out_of_force() {
         .create(SCHEMAS, schema("greedy", "none", "greedy"))
         .await;
     assert!(
-        ask(&served, &greedy, "/api", "")
+        send(&served, &greedy, "/api", "")
             .await
             .starts_with("http/1.1 429")
     );
@@ -244,7 +244,7 @@ async fn a_schema_that_went_past_the_server_is_out_of_force() {
     };
     served.api.store.txn(txn).await.unwrap();
     until("the schema is out of force", async || {
-        ask(&served, &greedy, "/api", "")
+        send(&served, &greedy, "/api", "")
             .await
             .starts_with("http/1.1 200")
     })
@@ -279,7 +279,7 @@ async fn a_request_waits_for_its_turn() {
     );
     first.write_all(head.as_bytes()).await.unwrap();
     until("the first runs", async || {
-        tells(&served.api, &executing(1)).await
+        reports(&served.api, &executing(1)).await
     })
     .await;
     let request = get("/api", "");
@@ -287,16 +287,16 @@ async fn a_request_waits_for_its_turn() {
     second.write_all(request.as_bytes()).await.unwrap();
     let waiting = format!("apiserver_flowcontrol_current_inqueue_requests{{{of}}} 1");
     until("the second waits", async || {
-        tells(&served.api, &waiting).await
+        reports(&served.api, &waiting).await
     })
     .await;
-    let third = ask(&served, &slow, "/api", "").await;
+    let third = send(&served, &slow, "/api", "").await;
     assert!(
         third.starts_with("http/1.1 429"),
         "the queue is full: {third}"
     );
     for other in [served.admin(), client(&served, "ann")] {
-        let response = ask(&served, &other, "/api", "").await;
+        let response = send(&served, &other, "/api", "").await;
         assert!(response.starts_with("http/1.1 200"), "{response}");
     }
     first.write_all(b"{\"spec\":{}}").await.unwrap();
@@ -305,7 +305,7 @@ async fn a_request_waits_for_its_turn() {
     assert_eq!(&response, b"HTTP/1.1 200");
     drop((first, second));
     until("all is given back", async || {
-        tells(&served.api, &executing(0)).await
+        reports(&served.api, &executing(0)).await
     })
     .await;
 }
@@ -376,7 +376,7 @@ async fn a_long_list_takes_more_seats() {
         .await;
     let lister = client(&served, "lister");
     let seats = async |path: &str| {
-        let response = ask(&served, &lister, path, "").await;
+        let response = send(&served, &lister, path, "").await;
         assert!(response.starts_with("http/1.1 403"), "{response}");
         let metrics = served.api.raw("GET", "/metrics", &[], "").await.text();
         let name = "apiserver_flowcontrol_work_estimated_seats_sum{flow_schema=\"lister\",";

@@ -8,14 +8,14 @@ use crate::harness::{Api, CONFIG_MAPS, config_map};
 const HOOKS: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
-async fn stored(api: &Api, end: &str) -> KeyValue {
+async fn stored(api: &Api, suffix: &str) -> KeyValue {
     let range = Range {
         start: b"/registry/".to_vec(),
         end: Some(b"/registry0".to_vec()),
         ..Range::default()
     };
     let mut all = api.store.range(range).await.unwrap().items;
-    all.retain(|pair| pair.key.ends_with(end.as_bytes()));
+    all.retain(|pair| pair.key.ends_with(suffix.as_bytes()));
     all.remove(0)
 }
 
@@ -87,7 +87,7 @@ async fn a_definition_is_served_however_it_came_to_be_stored() {
             "schema": {"openAPIV3Schema": {"type": "object"}}}],
     }});
     api.create(DEFINITIONS, definition).await;
-    // The controller would accept the names in this way.
+    // The controller would accept the names with this write.
     let accepted = json!({"status": {"conditions": [
         {"type": "NamesAccepted", "status": "True"}, {"type": "Established", "status": "True"}]}});
     let path = format!("{DEFINITIONS}/things.example.com/status");

@@ -44,10 +44,10 @@ impl ApiResponse {
     }
 }
 
-/// A node that responds with the request that it got.
+/// A node that responds with the received request.
 #[derive(Default)]
 pub struct EchoNode {
-    pub seen: Mutex<Vec<String>>,
+    pub requests: Mutex<Vec<String>>,
     /// The node's usage summary.
     pub summary: Mutex<Option<Value>>,
 }
@@ -60,7 +60,7 @@ impl NodeConnector for SharedNode {
         let node = self.0.clone();
         let service = tower::service_fn(move |request: Request<BoxBody>| {
             let line = format!("{} {}", request.method(), request.uri());
-            node.seen.lock().unwrap().push(line.clone());
+            node.requests.lock().unwrap().push(line.clone());
             let summary = node.summary.lock().unwrap().clone();
             let summary = summary.filter(|_| line.contains("/stats/summary"));
             async move {
@@ -200,11 +200,11 @@ impl Api {
 
     /// A client of the server for another user.
     pub fn as_user(&self, name: &str, groups: &[&str]) -> Self {
-        self.as_known(UserInfo::new(name, groups.iter().copied()))
+        self.as_user_info(UserInfo::new(name, groups.iter().copied()))
     }
 
     /// A client of the server for a user with further attributes.
-    pub fn as_known(&self, user: UserInfo) -> Self {
+    pub fn as_user_info(&self, user: UserInfo) -> Self {
         Self {
             server: self.server.clone(),
             store: self.store.clone(),
@@ -298,8 +298,8 @@ impl Api {
         value
     }
 
-    /// Replaces the stored text of the only object whose key ends with `end`, without a request.
-    pub async fn rewrite_stored(&self, end: &str, change: impl Fn(&str) -> String) {
+    /// Replaces the stored text of the only object whose key ends with `suffix`, without a request.
+    pub async fn rewrite_stored(&self, suffix: &str, change: impl Fn(&str) -> String) {
         let all = Range {
             start: b"/registry/".to_vec(),
             end: Some(b"/registry0".to_vec()),
@@ -308,7 +308,7 @@ impl Api {
         let listed = self.store.range(all).await.unwrap();
         let mut items = listed.items.iter();
         let item = items
-            .find(|item| item.key.ends_with(end.as_bytes()))
+            .find(|item| item.key.ends_with(suffix.as_bytes()))
             .unwrap();
         let text = change(std::str::from_utf8(&item.value).unwrap());
         let txn = Txn {
@@ -410,7 +410,8 @@ impl Events {
     }
 }
 
-/// A write of a stored object, whose `resourceVersion` becomes that of the write if the text has one.
+/// A write of a stored object. If the text has a `resourceVersion`, the store replaces this value by the version of the
+/// write.
 pub fn put_stored(key: Vec<u8>, text: &str) -> Operation {
     const MARK: &str = "\"resourceVersion\":\"";
     let parts = text.split_once(MARK);

@@ -19,7 +19,7 @@ pub const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
 
 type Respond = dyn Fn(Value) -> Value + Send + Sync;
 
-/// An HTTPS server on the loopback address that answers JSON documents.
+/// An HTTPS server on the loopback address that responds with JSON documents.
 pub struct JsonServer {
     address: SocketAddr,
     bundle: String,
@@ -64,7 +64,7 @@ impl JsonServer {
                         return;
                     };
                     let service =
-                        hyper::service::service_fn(move |request| answer(request, respond.clone()));
+                        hyper::service::service_fn(move |request| serve(request, respond.clone()));
                     let http = hyper::server::conn::http1::Builder::new();
                     drop(http.serve_connection(TokioIo::new(stream), service).await);
                 });
@@ -127,7 +127,7 @@ impl Hook {
     }
 }
 
-async fn answer(
+async fn serve(
     request: Request<Incoming>,
     respond: Arc<Respond>,
 ) -> Result<Response<Full<Bytes>>, hyper::Error> {

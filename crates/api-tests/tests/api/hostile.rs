@@ -385,7 +385,7 @@ async fn a_watch_that_is_not_read_is_cut_off_and_holds_up_nobody() {
     // When the client reads again, it gets the sent events, and then the error that ended the watch.
     let mut rest = Vec::new();
     let reading = tokio::time::timeout(Duration::from_secs(240), slow.read_to_end(&mut rest));
-    let _end = reading.await.unwrap();
+    let _result = reading.await.unwrap();
     let text = String::from_utf8_lossy(&rest);
     let last = text.rfind("{\"type\":").map(|at| &text[at..]).unwrap();
     assert!(

@@ -66,7 +66,7 @@ impl Served {
     }
 
     pub async fn connect(&self, identity: Option<&Identity>) -> TlsStream<TcpStream> {
-        let pems = identity.map(|one| (one.certificate_pem(), one.key_pem()));
+        let pems = identity.map(|identity| (identity.certificate_pem(), identity.key_pem()));
         self.connect_with(pems, &[]).await
     }
 
@@ -119,7 +119,7 @@ impl Served {
         let mut response = Vec::new();
         let reading = stream.read_to_end(&mut response);
         // A TLS connection that was closed without a close message is accepted here.
-        let _end = tokio::time::timeout(Duration::from_secs(240), reading)
+        let _result = tokio::time::timeout(Duration::from_secs(240), reading)
             .await
             .unwrap();
         String::from_utf8_lossy(&response).into_owned()
@@ -488,7 +488,7 @@ async fn strangers_do_not_keep_the_places_of_others() {
     let mut refused = served.connect(Some(&admin)).await;
     let mut rest = Vec::new();
     // The connection is closed, with or without a reset.
-    let _end = refused.read_to_end(&mut rest).await;
+    let _result = refused.read_to_end(&mut rest).await;
     assert!(rest.is_empty());
     // findings-2 S39: connections of nodes have separate permits.
     let node = served.authority.client("system:node:n", &["system:nodes"]);
@@ -500,7 +500,7 @@ async fn strangers_do_not_keep_the_places_of_others() {
             .await
             .unwrap();
         let mut rest = Vec::new();
-        let _end = stream.read_to_end(&mut rest).await;
+        let _result = stream.read_to_end(&mut rest).await;
         assert!(String::from_utf8_lossy(&rest).contains("gitVersion"));
     }
 }

@@ -33,14 +33,14 @@ async fn open_tunnel(served: &Served, node: &str, port: u16) -> AbortHandle {
     let user = format!("system:node:{node}");
     let identity = served.authority.client(&user, &["system:nodes"]).unwrap();
     let mut stream = served.connect(Some(&identity)).await;
-    let head = head_of_answer(&mut stream, &upgrade_request()).await;
+    let head = head_of_response(&mut stream, &upgrade_request()).await;
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     let target = SocketAddr::from(([127, 0, 0, 1], port));
     let serving = async move { node_tunnel::serve(TokioIo::new(stream), target).await };
     tokio::spawn(serving).abort_handle()
 }
 
-async fn head_of_answer(stream: &mut TlsStream<TcpStream>, request: &str) -> String {
+async fn head_of_response(stream: &mut TlsStream<TcpStream>, request: &str) -> String {
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -164,7 +164,7 @@ async fn others_than_nodes_open_no_tunnel() {
         (Some(node()), &request, "101"),
     ] {
         let mut stream = served.connect(identity.as_ref()).await;
-        let head = head_of_answer(&mut stream, request).await;
+        let head = head_of_response(&mut stream, request).await;
         assert!(
             head.starts_with(&format!("HTTP/1.1 {expected} ")),
             "{request}{head}"

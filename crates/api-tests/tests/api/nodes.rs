@@ -72,9 +72,12 @@ async fn a_node_reads_what_its_pods_use_and_nothing_else() {
     ] {
         assert_eq!(n1.get(&path).await.0, 403, "{path}");
     }
-    let own_pods = "/api/v1/pods?fieldSelector=spec.nodeName%3Dn1";
+    let pods_of_n1 = "/api/v1/pods?fieldSelector=spec.nodeName%3Dn1";
     assert_eq!(
-        n1.get(own_pods).await.1["items"].as_array().unwrap().len(),
+        n1.get(pods_of_n1).await.1["items"]
+            .as_array()
+            .unwrap()
+            .len(),
         1
     );
     assert_eq!(n1.get(&format!("{PODS}/p")).await.0, 200);

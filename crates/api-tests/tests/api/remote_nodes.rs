@@ -177,7 +177,7 @@ async fn the_port_of_a_node_proxy_is_asked_where_it_may_be() {
         (code, &status["message"]),
         (503, &json!("node \"far\" cannot be reached"))
     );
-    let address = own_address().unwrap();
+    let address = machine_address().unwrap();
     let listener = TcpListener::bind((address, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let served = tokio::spawn(async move {
@@ -201,7 +201,7 @@ async fn the_port_of_a_node_proxy_is_asked_where_it_may_be() {
 }
 
 /// An address of this machine that other machines could use; `None` on a machine without a network.
-pub fn own_address() -> Option<IpAddr> {
+pub fn machine_address() -> Option<IpAddr> {
     let socket = std::net::UdpSocket::bind(("0.0.0.0", 0)).ok()?;
     // The call sends no packet.
     socket.connect(("192.0.2.1", 9)).ok()?;

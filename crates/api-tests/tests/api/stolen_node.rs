@@ -441,7 +441,7 @@ async fn a_stolen_certificate_reaches_what_the_table_says() {
         let of = |key: &str| user.extra[&format!("authentication.kubernetes.io/{key}")].clone();
         assert_eq!(of("node-name"), ["n1"]);
         assert_eq!(of("node-uid"), [names.nodes[0].clone()]);
-        users.push((letter, api.as_known(user)));
+        users.push((letter, api.as_user_info(user)));
     }
     let rows = [
         reads(&names),

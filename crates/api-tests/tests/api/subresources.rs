@@ -96,8 +96,8 @@ async fn a_bound_pod_has_the_zone_and_the_region_of_its_node() {
         let (_, pod) = api.get(&format!("{PODS}/{name}")).await;
         pod["metadata"]["labels"].clone()
     };
-    let placed = json!({"a": "b", zone: "z1", region: "r1"});
-    assert_eq!(bound("p1", "n1").await, placed);
+    let bound_labels = json!({"a": "b", zone: "z1", region: "r1"});
+    assert_eq!(bound("p1", "n1").await, bound_labels);
     let labels = json!({"a": "b", zone: "mine"});
     assert_eq!(bound("p2", "n2").await, labels);
     assert_eq!(bound("p3", "unknown").await, labels);
@@ -157,7 +157,7 @@ async fn logs_and_commands_go_to_the_pods_node() {
     api.create(&format!("{PODS}/q/binding"), away).await;
     let response = api.raw("GET", &format!("{PODS}/q/log"), &[], "").await;
     assert_eq!(response.code, 503);
-    assert_eq!(api.node.seen.lock().unwrap().len(), 4);
+    assert_eq!(api.node.requests.lock().unwrap().len(), 4);
 }
 
 #[tokio::test]

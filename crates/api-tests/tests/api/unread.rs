@@ -104,7 +104,7 @@ async fn metric(served: &Served, name: &str) -> usize {
 }
 
 /// Waits until the server has built or refused this many responses.
-async fn answered(served: &Served, requests: usize) {
+async fn wait_for_responses(served: &Served, requests: usize) {
     let wait = async {
         // Each read of the metrics is a request, too.
         let mut questions = 1;
@@ -162,7 +162,7 @@ async fn code(served: &Served, user: &str, path: &str, accept: &str) -> u16 {
     };
     tokio::time::timeout(PATIENCE, response)
         .await
-        .expect("an answer")
+        .expect("a response")
 }
 
 const JSON: &str = "application/json";
@@ -205,7 +205,7 @@ async fn answers_that_nobody_reads_are_bounded_whatever_they_are() {
         let begun = metric(&served, "apiserver_request_total").await;
         let mut open = JoinSet::new();
         send_and_read_nothing(&served, "greedy", 3, target.0, target.1, &mut open).await;
-        answered(&served, begun + 300).await;
+        wait_for_responses(&served, begun + 300).await;
         let unread = metric(&served, "mainstay_unread_answer_bytes").await;
         let grown = resident().saturating_sub(before) / MIB;
         println!("{target:?}: {} MiB unread, {grown} MiB more", unread / MIB);

@@ -8,8 +8,8 @@ use crate::harness::{Api, CONFIG_MAPS, Events, PODS, config_map, pod};
 const UNSAFE: &str = "ignoreStoreReadErrorWithClusterBreakingPotential";
 
 /// Damages the stored object whose key ends with `end`.
-async fn spoil(api: &Api, end: &str) {
-    api.rewrite_stored(end, |_| "{".to_owned()).await;
+async fn spoil(api: &Api, suffix: &str) {
+    api.rewrite_stored(suffix, |_| "{".to_owned()).await;
 }
 
 #[tokio::test]
@@ -146,7 +146,7 @@ async fn an_unreadable_object_is_named_and_can_be_deleted_on_purpose() {
                 "UnexpectedServerResponse"
             );
         }
-        // The deletion of a namespace deletes its objects in this way.
+        // The deletion of a namespace deletes its objects with this request.
         let emptied = api.send("DELETE", list, Value::Null).await;
         assert_eq!(emptied.0, 500);
         // A normal deletion cannot know the finalizers and dependents.

@@ -96,15 +96,15 @@ async fn initial_events_end_with_a_bookmark() {
     );
     let mut events = Events::open(&api, &path).await;
     assert_eq!(events.short().await, "ADDED a");
-    let end = events.next().await.unwrap();
-    assert_eq!(end["type"], "BOOKMARK");
-    assert_eq!(end["object"]["kind"], "ConfigMap");
+    let bookmark = events.next().await.unwrap();
+    assert_eq!(bookmark["type"], "BOOKMARK");
+    assert_eq!(bookmark["object"]["kind"], "ConfigMap");
     assert_eq!(
-        end["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"],
+        bookmark["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"],
         "true"
     );
     let revision = api.store.current_revision().0.to_string();
-    assert_eq!(end["object"]["metadata"]["resourceVersion"], revision);
+    assert_eq!(bookmark["object"]["metadata"]["resourceVersion"], revision);
     api.create(CONFIG_MAPS, config_map("b")).await;
     assert_eq!(events.short().await, "ADDED b");
     // `timeoutSeconds` ends the watch; a last bookmark is sent only if it contains a new version.
@@ -189,7 +189,7 @@ async fn many_watchers_see_every_change() {
     }
 }
 
-/// features.md: upstream has no way for clients to get objects without the fields that only servers use.
+/// features.md: upstream has no request by which clients get objects without the fields that only servers use.
 #[tokio::test]
 async fn a_client_may_do_without_managed_fields() {
     let api = Api::new().await;

@@ -25,7 +25,7 @@ async fn written(api: &Api) -> (u16, String) {
 #[tokio::test]
 async fn each_failure_counts_as_the_failure_policy_says() {
     let api = Api::new().await;
-    // This listener accepts connections, and its server never answers.
+    // This listener accepts connections, and its server never responds.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent = silent.local_addr().unwrap();
     let hook = Hook::start(|_| json!({"allowed": true, "patch": "W10="})).await;
@@ -103,7 +103,7 @@ async fn all_conditions_must_be_true() {
     for (conditions, calls) in [
         (json!(["true"]), 1),
         (json!(["true", "false"]), 0),
-        // A condition that is false decides, also beside a condition that fails.
+        // A false condition decides, even if another condition fails.
         (json!(["object.nope.x", "false"]), 0),
         (
             json!(["request.name == 'a'", "request.dryRun", "oldObject == null"]),

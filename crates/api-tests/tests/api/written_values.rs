@@ -4,7 +4,7 @@ use json_tree::{Value, json};
 
 use crate::harness::{Api, CONFIG_MAPS, config_map};
 
-/// findings-2 K11: `data: {b: }` is accepted as in Kubernetes, for each way of writing.
+/// findings-2 K11: `data: {b: }` is accepted as in Kubernetes, for each method of writing.
 #[tokio::test]
 async fn an_empty_value_is_an_empty_text() {
     let api = Api::new().await;

@@ -9,7 +9,7 @@ use crate::types::{Commas, Type};
 
 /// The number of errors that are reported.
 const ERRORS_MAX: usize = 100;
-/// The longest line that is shown with an error, in bytes.
+/// Maximum length of a line that is printed with an error, in bytes.
 const SNIPPET_MAX: usize = 16_384;
 
 /// An error of types.

@@ -137,7 +137,7 @@ impl Type {
         )
     }
 
-    /// The types that the type is made of.
+    /// The parameter types of the type.
     fn parameters(&self) -> Vec<&Type> {
         match self {
             Self::List(element) => vec![element],

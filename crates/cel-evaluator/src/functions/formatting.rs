@@ -11,7 +11,7 @@ use crate::value::{Key, Value};
 
 /// The digits after the point without a precision.
 const DEFAULT_PRECISION: usize = 6;
-/// Digits after the point that are computed; a number has no more of its own.
+/// Maximum number of computed digits after the point: all further digits of any number are zero.
 const PRECISION_MAX: usize = 1_100;
 
 pub(super) fn format(arguments: &[Value], meter: &mut Meter) -> FunctionResult {

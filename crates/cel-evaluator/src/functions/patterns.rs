@@ -53,7 +53,7 @@ pub(crate) fn search(
         }
         ("findAll", [_, _]) => all(pattern, text, usize::MAX, meter),
         ("findAll", [_, _, Value::Int(limit)]) => {
-            // As in Go, a negative limit is none.
+            // As in Go, a negative limit means no limit.
             let limit = usize::try_from(*limit).unwrap_or(usize::MAX);
             all(pattern, text, limit, meter)
         }

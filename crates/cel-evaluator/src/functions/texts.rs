@@ -231,7 +231,7 @@ fn replace(arguments: &[Value], meter: &mut Meter) -> FunctionResult {
         ] => (text, part, by, *limit),
         _ => return no_overload(),
     };
-    // As in Go, a negative limit is none.
+    // As in Go, a negative limit means no limit.
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let count = text.matches(&**part).take(limit).count();
     meter.work(

@@ -1,5 +1,5 @@
-//! The state of a cluster on one screen: [`read`] reads, [`status`] chooses the reported objects, [`lines`] formats
-//! them.
+//! The state of a cluster on one screen: [`read`] reads the objects, [`status`] selects the reported objects, [`lines`]
+//! formats the lines.
 
 mod model;
 mod objects;

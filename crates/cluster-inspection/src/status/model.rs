@@ -1,4 +1,4 @@
-//! The content of the status screen, made from the objects that were read: a pure function.
+//! The content of the status screen, computed from the objects that were read: a pure function.
 
 use std::collections::BTreeSet;
 
@@ -22,11 +22,11 @@ use crate::pod_row::{PodRow, PodRows};
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterStatus {
-    /// The API server that answered.
+    /// The API server that responded.
     pub server: ServerStatus,
     /// The nodes, by name.
     pub nodes: Vec<NodeStatus>,
-    /// The one namespace that is shown; all where it is missing.
+    /// The only namespace of the screen; `None` for all namespaces.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
     /// The StatefulSets with their pods and claims.
@@ -37,7 +37,7 @@ pub struct ClusterStatus {
     pub claims: Vec<ClaimStatus>,
     /// The waiting objects by root cause.
     pub waiting: Vec<Waiting>,
-    /// Errors of reading, one line each.
+    /// Errors of the reads, one line each.
     pub notes: Vec<String>,
 }
 
@@ -47,9 +47,9 @@ pub struct ClusterStatus {
 pub struct ServerStatus {
     /// Its URL, for instance `https://127.0.0.1:6443`.
     pub url: String,
-    /// Its version, as Kubernetes has it.
+    /// The version of the server, in the form of Kubernetes.
     pub version: String,
-    /// Its data directory, if that is known here.
+    /// The data directory of the server, if it is on this machine.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_directory: Option<String>,
 }
@@ -62,7 +62,7 @@ pub struct NodeStatus {
     pub name: String,
     /// Its `InternalIP`.
     pub address: String,
-    /// `Ready`, or the reason why it is not.
+    /// `Ready`, or the reason why the node is not ready.
     pub state: String,
     /// The usage of its disk, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,7 +92,7 @@ pub struct SetStatus {
     pub replicas: i32,
     /// The number of ready pods.
     pub ready: usize,
-    /// Its pods, by ordinal, those too that it has yet to make.
+    /// The pods of the set by ordinal, including pods that do not exist yet.
     pub pods: Vec<PodRow>,
     /// The claims of its pods.
     pub claims: Vec<ClaimStatus>,
@@ -110,7 +110,7 @@ pub struct ClaimStatus {
     pub state: String,
     /// Its size, present or requested.
     pub size: String,
-    /// Its used bytes, if they are known.
+    /// The used bytes, if they are known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub used_bytes: Option<i64>,
     /// Name of its storage class.
@@ -131,7 +131,7 @@ pub struct Workload {
     pub state: String,
     /// Whether the desired state is reached.
     pub fine: bool,
-    /// The reason why it is not, in a line.
+    /// The reason why the desired state is not reached, in one line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -142,7 +142,7 @@ pub struct Workload {
 pub struct Waiting {
     /// The object, in the form that `mainstay why` accepts.
     pub object: String,
-    /// Its namespace, if it has one.
+    /// The namespace of the object, if it has a namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
     /// The awaited event, and the root cause.
@@ -168,7 +168,7 @@ impl Waiting {
     }
 }
 
-/// The overview of the objects and of the waiting ones.
+/// The overview of all objects, and of the waiting objects.
 pub fn status(
     server: ServerStatus,
     observed: &StatusObjects,

@@ -23,7 +23,7 @@ pub struct StatusObjects {
 /// Reads the version, the usage of the nodes and all objects from the server.
 ///
 /// # Errors
-/// The server does not answer, or refuses a list of pods.
+/// The server does not respond, or refuses a list of pods.
 pub async fn read(
     server: &Server,
     reach: &NamespaceScope,

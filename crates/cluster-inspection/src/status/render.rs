@@ -1,4 +1,4 @@
-//! The status as lines: clipped to a terminal's width, or as long as they are.
+//! The status as lines: clipped to the width of a terminal, or unclipped.
 
 use command_output::terminal::clip;
 
@@ -8,15 +8,15 @@ use super::model::{
 use crate::amount::{bytes, size};
 use crate::pod_row::{PodRow, in_namespace};
 
-/// Widest a column is made in a terminal.
+/// Maximum width of a column in a terminal.
 const COLUMN_MAX: usize = 40;
 
 /// The command lines for further questions.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// The program's name as it was called.
+    /// The name with which the program was called.
     pub program: String,
-    /// The options that name the same server, each with a space before it.
+    /// The options that select the server, each with a space before it.
     pub options: String,
 }
 

@@ -124,7 +124,7 @@ fn printed(observed: &StatusObjects, width: Option<usize>) -> Vec<String> {
     render::lines(&status, &call, width)
 }
 
-/// Findings U11: sets, ordinals, volumes and what waits, on one screen.
+/// Findings U11: sets, ordinals, volumes and waiting objects, on one screen.
 #[test]
 fn one_screen_shows_what_there_is() {
     let lines = printed(&observed(), None);

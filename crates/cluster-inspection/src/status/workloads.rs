@@ -83,7 +83,7 @@ impl Workload {
         }
     }
 
-    /// A count of ready pods, out of the desired ones.
+    /// The count of ready pods, and of desired pods.
     fn counted(kind: &str, meta: &ObjectMeta, ready: Option<i32>, desired: i32) -> Self {
         let ready = ready.unwrap_or(0);
         Self::new(
@@ -171,7 +171,7 @@ fn job(object: &Job) -> Workload {
     with(format!("{done}/{desired} done"), false)
 }
 
-/// A job takes its time: one whose pods are healthy is healthy.
+/// A running job is healthy if its pods are healthy.
 fn under_way(mut job: Workload) -> Workload {
     job.fine |= job.reason.is_none();
     job

@@ -1,4 +1,4 @@
-//! The volumes of claims: [`read`] reads, [`list`] chooses the reported facts, [`table`] formats them.
+//! The volumes of claims: [`read`] reads the objects, [`list`] selects the reported facts, [`table`] formats the table.
 
 mod model;
 mod objects;

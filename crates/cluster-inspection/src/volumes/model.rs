@@ -1,4 +1,4 @@
-//! The rows of the list, made from the objects that were read: pure functions.
+//! The rows of the list, computed from the objects that were read: pure functions.
 
 use std::collections::BTreeSet;
 
@@ -25,7 +25,7 @@ pub struct VolumeList {
     pub notes: Vec<String>,
 }
 
-/// A claim with its volume. A missing fact is not known.
+/// A claim with its volume. `None` means that the fact is unknown.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClaimRow {
@@ -44,12 +44,12 @@ pub struct ClaimRow {
     /// The nodes from which the data can be reached; empty if that is any node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nodes: Option<Vec<String>>,
-    /// The size that the claim requests, as it was written.
+    /// The size that the claim requests, in its written form.
     pub requested: String,
     /// The requested size in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requested_bytes: Option<i64>,
-    /// The size of the volume, as it was written.
+    /// The size of the volume, in its written form.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub capacity: Option<String>,
     /// The bytes that the volume's files occupy, if they are known.
@@ -74,7 +74,7 @@ pub struct ClaimRow {
     pub volume_mode: String,
     /// The access modes of the claim.
     pub access_modes: Vec<String>,
-    /// `Delete` or `Retain`, as the PersistentVolume has it.
+    /// `Delete` or `Retain`, from the PersistentVolume.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reclaim_policy: Option<String>,
 }
@@ -86,13 +86,13 @@ pub struct Replication {
     /// The node with the copies.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replica: Option<String>,
-    /// The time of the last complete copy, RFC 3339: it has the content of the volume at that time.
+    /// The time (RFC 3339) of the last complete copy. The copy has the content of the volume at that time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_copy: Option<String>,
     /// The recovery point of the last promotion, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recovery_point: Option<String>,
-    /// The kept states of former primaries, as `node/snapshot`.
+    /// The retained states of former primaries, as `node/snapshot`.
     pub diverged: Vec<String>,
 }
 
@@ -125,7 +125,7 @@ pub fn list(observed: &VolumeObjects) -> VolumeList {
     }
 }
 
-/// The nodes that know the usage of the volumes: those with the data, and those with the pods.
+/// The nodes that report the usage of the volumes: the nodes with the data, and the nodes with the pods.
 pub fn nodes(observed: &VolumeObjects) -> BTreeSet<String> {
     let volumes = observed
         .claims
@@ -189,7 +189,7 @@ fn enforced(claim: &PersistentVolumeClaim) -> Option<bool> {
     Some(condition.status == "True")
 }
 
-/// The volume of a claim, if it is bound and the volume could be read.
+/// The volume of a claim, if the claim is bound and the user may read the volume.
 fn volume<'a>(
     claim: &PersistentVolumeClaim,
     observed: &'a VolumeObjects,
@@ -199,8 +199,8 @@ fn volume<'a>(
     volumes.find(|volume| volume.metadata.name.as_ref() == Some(name))
 }
 
-/// The nodes of a volume: those that its node affinity names; none of them where it has no affinity.
-/// `None` if the affinity names nodes in another way.
+/// The nodes of a volume from its node affinity; empty without an affinity. `None` if the affinity does not list node
+/// names.
 fn places(volume: &PersistentVolume) -> Option<Vec<String>> {
     let spec = volume.spec.as_ref()?;
     let affinity = spec.node_affinity.as_ref();
@@ -238,7 +238,7 @@ fn uses(pod: &Pod, claim: &PersistentVolumeClaim) -> bool {
     claims.any(|(claim, _)| claim == name)
 }
 
-/// Whether a snapshot was made from a claim.
+/// Whether a claim is the source of a snapshot.
 fn is_of(snapshot: &VolumeSnapshot, claim: &PersistentVolumeClaim) -> bool {
     let source = snapshot.spec.source.persistent_volume_claim_name.as_ref();
     source.is_some()
@@ -246,7 +246,7 @@ fn is_of(snapshot: &VolumeSnapshot, claim: &PersistentVolumeClaim) -> bool {
         && snapshot.metadata.namespace == claim.metadata.namespace
 }
 
-/// The moment that a snapshot shows, or at which it was requested.
+/// The time at which a snapshot was created or, if it does not exist yet, requested.
 fn time(snapshot: &VolumeSnapshot) -> Option<String> {
     let status = snapshot.status.as_ref();
     let created = status.and_then(|status| status.creation_time.as_ref());

@@ -37,10 +37,10 @@ pub struct VolumeObjects {
     pub notes: Vec<String>,
 }
 
-/// Reads all of it. Only the claims have to be readable.
+/// Reads all objects of the list. Only the claims have to be readable.
 ///
 /// # Errors
-/// The server does not answer, or refuses the list of claims.
+/// The server does not respond, or refuses the list of claims.
 pub async fn read(
     server: &Server,
     namespaces: &ClaimNamespaces,
@@ -76,7 +76,7 @@ pub async fn read(
     Ok(observed)
 }
 
-/// The objects of a kind, or the reason why there are none.
+/// The objects of a kind, or the reason why they could not be read.
 struct Readable<K> {
     items: Option<Vec<K>>,
     note: Option<String>,

@@ -6,7 +6,7 @@ use object_model::duration::age;
 use super::model::ClaimRow;
 use crate::amount::{bytes, size};
 
-/// A fact that is not known.
+/// The text for an unknown fact.
 const UNKNOWN: &str = "-";
 
 /// The number of columns of the wide table alone.

@@ -170,7 +170,7 @@ fn the_nodes_with_the_data_and_with_the_pods_are_asked() {
     assert_eq!(nodes.into_iter().collect::<Vec<_>>(), ["a", "b"]);
 }
 
-/// The node may be named in other ways than by its host name.
+/// The affinity may name the node with another label than the host name.
 #[test]
 fn another_affinity_names_no_node() {
     let mut observed = observed();

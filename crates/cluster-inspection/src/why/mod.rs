@@ -1,4 +1,4 @@
-//! The answers about objects that wait, from the objects of their cluster.
+//! The explanations of waiting objects, from the objects of their cluster.
 
 use diagnosis::{Explanation, Overview, TargetKind, explain};
 use jiff::Timestamp;
@@ -8,10 +8,10 @@ use crate::error::InspectionError;
 use crate::server::Server;
 use crate::{logs, other_kinds};
 
-/// The answer about an object, with the last lines of the logs that the answer names.
+/// The explanation of an object, with the last lines of the logs that the explanation names.
 ///
 /// # Errors
-/// There is no such object, or the server does not answer.
+/// The object does not exist, or the server does not respond.
 pub async fn explain_object(
     server: &Server,
     kind: TargetKind,
@@ -19,7 +19,7 @@ pub async fn explain_object(
     namespace: &str,
     now: Timestamp,
 ) -> Result<Explanation, InspectionError> {
-    // The events of a namespace name objects in it.
+    // An event of a namespace names an object in this namespace.
     let namespace = match kind {
         TargetKind::Namespace => name,
         _ => namespace,
@@ -47,7 +47,7 @@ pub async fn explain_object(
     Ok(explanation)
 }
 
-/// All waiting objects, out of those that were read.
+/// The waiting objects among the objects that were read.
 pub fn overview(observed: &ClusterObjects, reach: &NamespaceScope, now: Timestamp) -> Overview {
     let mut all = match reach {
         NamespaceScope::All | NamespaceScope::Readable => {
@@ -62,10 +62,10 @@ pub fn overview(observed: &ClusterObjects, reach: &NamespaceScope, now: Timestam
     all
 }
 
-/// The answers about all waiting objects, with the last lines of the logs that the answers name.
+/// The explanations of all waiting objects, with the last lines of the logs that the explanations name.
 ///
 /// # Errors
-/// The server does not answer, or refuses a list of pods.
+/// The server does not respond, or refuses a list of pods.
 pub async fn explain_all(
     server: &Server,
     reach: &NamespaceScope,

@@ -47,7 +47,7 @@ async fn ask_for(client: &Client, object: &str) -> Result<Explanation, Inspectio
     explain_object(&server, kind, name, "default", Timestamp::now()).await
 }
 
-/// The answer to a user whose rights the server learns of a little later.
+/// The explanation for a user whose role becomes effective a moment later.
 async fn once_allowed(client: &Client, object: &str) -> Explanation {
     for _ in 0..3000 {
         match ask_for(client, object).await {
@@ -75,7 +75,7 @@ fn set(replicas: u32) -> Value {
     })
 }
 
-/// A pod of the set that says that its image cannot be had.
+/// A pod of the set whose image cannot be pulled.
 async fn stuck_pod(client: &Client, set: &StatefulSet) {
     let uid = set.metadata.uid.as_deref().unwrap();
     let data = revisions::encode(&set.spec.as_ref().unwrap().template);
@@ -152,7 +152,7 @@ async fn what_is_not_there_is_not_found_and_the_others_are_named() {
     );
 }
 
-/// A user with access to one namespace gets an answer without nodes, volumes and classes.
+/// A user with access to one namespace gets an explanation without nodes, volumes and classes.
 #[tokio::test]
 async fn who_may_not_see_nodes_is_told_so_and_gets_the_rest() {
     let server = server().await;
@@ -182,7 +182,7 @@ async fn who_may_not_see_nodes_is_told_so_and_gets_the_rest() {
     }
 }
 
-/// findings U3: the answer is valid without the log.
+/// findings U3: the explanation is valid without the log.
 #[tokio::test]
 async fn who_may_not_read_logs_is_told_so() {
     let server = server().await;

@@ -14,7 +14,7 @@ pub(super) struct PodRecord {
     /// UID of the set that the pod belongs to.
     pub owner: Option<String>,
     /// The time at which the pod was last released.
-    pub freed_at: Option<Instant>,
+    pub released_at: Option<Instant>,
     pub node: Option<String>,
     /// The label of the template, which distinguishes the templates of the user.
     pub template_label: String,
@@ -33,16 +33,16 @@ impl PodRecord {
         let mut owners = owners.filter(|owner| owner["kind"] == "StatefulSet");
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let owner = owners.next().and_then(|owner| text(&owner["uid"]));
-        let freed_at = match before {
+        let released_at = match before {
             Some(before) if before.owner.is_some() && owner.is_none() => Some(now),
-            before => before.and_then(|before| before.freed_at),
+            before => before.and_then(|before| before.released_at),
         };
         let ready = condition(pod, "Ready") == Some(true);
         let since = before.and_then(|before| before.ready_since);
         Self {
             name: text(&meta["name"]).unwrap_or_default(),
             owner,
-            freed_at,
+            released_at,
             node: text(&pod["spec"]["nodeName"]),
             template_label: template_label(&pod["spec"]),
             ready,
@@ -87,11 +87,13 @@ impl Version {
             when_deleted: retention["whenDeleted"] == "Delete",
             when_scaled: retention["whenScaled"] == "Delete",
             deleting: !meta["deletionTimestamp"].is_null(),
-            orphaning: finalizers.into_iter().any(|one| one == "orphan"),
+            orphaning: finalizers
+                .into_iter()
+                .any(|finalizer| finalizer == "orphan"),
         }
     }
 
-    pub fn wants(&self, ordinal: i64) -> bool {
+    pub fn desires(&self, ordinal: i64) -> bool {
         (self.start..self.start + self.replicas).contains(&ordinal)
     }
 
@@ -157,7 +159,7 @@ impl SetRecord {
     }
 
     /// Whether the set has released the claims of that ordinal at some time since `since`.
-    pub fn gives_up(&self, ordinal: i64, since: Instant, staleness: Duration) -> bool {
+    pub fn has_released_claims(&self, ordinal: i64, since: Instant, staleness: Duration) -> bool {
         let versions = self.since(since.checked_sub(staleness));
         // A background deletion leaves no version with a deletion time. As with a foreground deletion, the owners of
         // the claims are those of the last policy that the controller observed.
@@ -169,13 +171,13 @@ impl SetRecord {
         is_released
             || versions
                 .iter()
-                .any(|version| version.when_scaled && !version.wants(ordinal))
-            || self.went_with_its_claims(staleness)
+                .any(|version| version.when_scaled && !version.desires(ordinal))
+            || self.deletes_claims(staleness)
     }
 
     /// Whether the deletion of the set includes the claims: the garbage collector uses the claims' owners, which the
     /// controller sets by the last policy that it observed.
-    fn went_with_its_claims(&self, staleness: Duration) -> bool {
+    fn deletes_claims(&self, staleness: Duration) -> bool {
         let mut versions = self.versions.iter();
         let deletion = versions.find(|(_, version)| version.deleting && !version.orphaning);
         deletion.is_some_and(|(at, _)| {

@@ -1,8 +1,9 @@
 //! Checks every write to the store, in order, and reports the violated promises.
 //!
-//! The checks do not know a controller's view at the time of a write, only its maximum age (`staleness`, which is much
-//! shorter without faults). So a write is wrong if no state within that time justifies it. The check that no identity
-//! has two instances is at their start ([`crate::instances`]), and needs no such tolerance.
+//! The checks do not have the caches from which a controller decided a write, only the maximum age of the caches
+//! (`staleness`, which is much shorter without faults). So a write is wrong if no state within that time justifies the
+//! write. The check that no identity has two instances is at the start of an instance ([`crate::instances`]), and needs
+//! no such tolerance.
 
 mod history;
 
@@ -19,14 +20,14 @@ use crate::instances::Identity;
 use crate::trace;
 use history::{PodRecord, SetRecord, Version, uid_of};
 
-/// The checks of a world; clones share it.
+/// The checks of a world. Clones share the checks.
 #[derive(Clone)]
 pub struct Checks(Arc<Mutex<State>>);
 
 struct State {
     staleness: Duration,
-    /// Whether all nodes are always healthy, so that none may be treated as lost.
-    nodes_are_well: bool,
+    /// Whether all nodes are always healthy, so that no node may be treated as lost.
+    nodes_are_healthy: bool,
     /// Sets by UID, including deleted sets.
     sets: BTreeMap<String, SetRecord>,
     pods: BTreeMap<String, PodRecord>,
@@ -36,22 +37,22 @@ struct State {
     ready: BTreeMap<Identity, Option<Instant>>,
     /// The last time at which a node was lost; `None` while it is lost.
     lost: BTreeMap<String, Option<Instant>>,
-    by_user: BTreeSet<String>,
+    deleted_by_user: BTreeSet<String>,
 }
 
 impl Checks {
-    /// Checks that tolerate views of the cluster as old as `staleness`. If all nodes are healthy, no node may be
+    /// Checks that tolerate decisions from caches as old as `staleness`. If all nodes are healthy, no node may be
     /// treated as lost.
-    pub fn new(staleness: Duration, nodes_are_well: bool) -> Self {
+    pub fn new(staleness: Duration, nodes_are_healthy: bool) -> Self {
         Self(Arc::new(Mutex::new(State {
             staleness,
-            nodes_are_well,
+            nodes_are_healthy,
             sets: BTreeMap::new(),
             pods: BTreeMap::new(),
             claims: BTreeMap::new(),
             ready: BTreeMap::new(),
             lost: BTreeMap::new(),
-            by_user: BTreeSet::new(),
+            deleted_by_user: BTreeSet::new(),
         })))
     }
 
@@ -60,23 +61,23 @@ impl Checks {
     }
 
     /// Records that the user is about to delete this object.
-    pub fn deleted_by_user(&self, uid: &str) {
-        self.state().by_user.insert(uid.to_owned());
+    pub fn record_user_deletion(&self, uid: &str) {
+        self.state().deleted_by_user.insert(uid.to_owned());
     }
 
     /// Checks a commit.
-    pub fn see(&self, change: &WatchEvents) {
+    pub fn check_commit(&self, change: &WatchEvents) {
         let WatchEvents::Events(events) = change else {
             return;
         };
         for event in events {
-            self.state().see(event);
+            self.state().check_event(event);
         }
     }
 }
 
 impl State {
-    fn see(&mut self, event: &Event) {
+    fn check_event(&mut self, event: &Event) {
         let key = String::from_utf8_lossy(&event.key).into_owned();
         let parse = |bytes: &[u8]| serde_json::from_slice(bytes).unwrap_or(Value::Null);
         let (new, size) = match &event.kind {
@@ -94,16 +95,16 @@ impl State {
             &new["kind"]
         };
         match kind.as_str().unwrap_or_default() {
-            "StatefulSet" => self.see_set(&old, &new),
-            "Pod" => self.see_pod(&old, &new),
-            "PersistentVolumeClaim" => self.see_claim(&old, &new),
-            "PersistentVolume" => self.see_volume(&old, &new),
-            "Node" => self.see_node(&old, &new),
+            "StatefulSet" => self.check_set(&old, &new),
+            "Pod" => self.check_pod(&old, &new),
+            "PersistentVolumeClaim" => self.check_claim(&old, &new),
+            "PersistentVolume" => self.check_volume(&old, &new),
+            "Node" => self.check_node(&old, &new),
             _ => {}
         }
     }
 
-    fn see_set(&mut self, old: &Value, new: &Value) {
+    fn check_set(&mut self, old: &Value, new: &Value) {
         let now = Instant::now();
         if new.is_null() {
             if let Some(record) = self.sets.get_mut(&uid_of(old)) {
@@ -116,15 +117,15 @@ impl State {
             .entry(uid_of(new))
             .or_insert_with(|| SetRecord::of(new));
         record.push(Version::of(new), now);
-        status_is_sane(old, new);
+        check_status(old, new);
     }
 
     /// A node without its object counts as lost.
-    fn see_node(&mut self, old: &Value, new: &Value) {
-        let last = if new.is_null() { old } else { new };
-        let name = last["metadata"]["name"].as_str().unwrap_or_default();
+    fn check_node(&mut self, old: &Value, new: &Value) {
+        let object = if new.is_null() { old } else { new };
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
         let ready = history::condition(new, "Ready");
-        if self.nodes_are_well && ready == Some(false) {
+        if self.nodes_are_healthy && ready == Some(false) {
             trace::broken(format!("{name} is called lost and is well"));
         }
         if ready == Some(true) {
@@ -138,24 +139,24 @@ impl State {
         }
     }
 
-    fn see_pod(&mut self, old: &Value, new: &Value) {
+    fn check_pod(&mut self, old: &Value, new: &Value) {
         let now = Instant::now();
-        let last = if new.is_null() { old } else { new };
-        let identity = history::identity_of(last);
-        let uid = uid_of(last);
+        let object = if new.is_null() { old } else { new };
+        let identity = history::identity_of(object);
+        let uid = uid_of(object);
         let is_new = !self.pods.contains_key(&uid);
         let before = self.pods.get(&uid).cloned();
-        let record = PodRecord::of(last, before.as_ref(), now);
-        let going = new.is_null() || record.deleting;
+        let record = PodRecord::of(object, before.as_ref(), now);
+        let is_deleted = new.is_null() || record.deleting;
         if is_new {
-            self.creation_is_due(&identity, &record);
+            self.check_creation(&identity, &record);
         }
-        if going && before.is_none_or(|before| !before.deleting) {
-            self.deletion_is_due(&identity, &uid, &record);
+        if is_deleted && before.is_none_or(|before| !before.deleting) {
+            self.check_deletion(&identity, &uid, &record);
         }
         let ready = !new.is_null() && record.ready;
-        let was = self.ready.get(&identity).copied();
-        match (ready, was) {
+        let ready_before = self.ready.get(&identity).copied();
+        match (ready, ready_before) {
             (true, _) => drop(self.ready.insert(identity, None)),
             (false, Some(None)) => drop(self.ready.insert(identity, Some(now))),
             (false, _) => {}
@@ -179,24 +180,24 @@ impl State {
     }
 
     /// A pod is created only for a desired ordinal; in an ordered set only when all lower pods are Ready.
-    fn creation_is_due(&self, identity: &Identity, pod: &PodRecord) {
+    fn check_creation(&self, identity: &Identity, pod: &PodRecord) {
         let Some(set) = pod.owner.as_ref().and_then(|uid| self.sets.get(uid)) else {
             return;
         };
         let Some(ordinal) = identity::ordinal(&set.name, &identity.1) else {
             return;
         };
-        let may = set.recent(self.staleness);
-        if !may.iter().any(|version| version.wants(ordinal)) {
+        let versions = set.recent(self.staleness);
+        if !versions.iter().any(|version| version.desires(ordinal)) {
             trace::broken(format!("{} is created and not wanted", identity.1));
         }
         let in_order = |version: &Version| {
             let mut lower = version.start..ordinal;
-            version.wants(ordinal)
+            version.desires(ordinal)
                 && lower.all(|lower| self.was_ready(&identity.0, &set.name, lower))
         };
-        let ordered = may.iter().all(|version| version.ordered);
-        if ordered && !may.iter().any(in_order) {
+        let ordered = versions.iter().all(|version| version.ordered);
+        if ordered && !versions.iter().any(in_order) {
             trace::broken(format!(
                 "{} is created before all lower ones are ready",
                 identity.1
@@ -206,9 +207,9 @@ impl State {
 
     /// A pod is deleted only by the user, with its set, because it has ended, because its node is lost, because it is
     /// surplus or because it is outdated; surplus and outdated pods are deleted in order.
-    fn deletion_is_due(&self, identity: &Identity, uid: &str, pod: &PodRecord) {
+    fn check_deletion(&self, identity: &Identity, uid: &str, pod: &PodRecord) {
         let lost = pod.node.as_ref().and_then(|node| self.lost.get(node));
-        if self.by_user.contains(uid)
+        if self.deleted_by_user.contains(uid)
             || pod.ended
             || lost.is_some_and(|until| self.recently(*until))
         {
@@ -217,7 +218,7 @@ impl State {
         let Some(set) = pod.owner.as_ref().and_then(|uid| self.sets.get(uid)) else {
             // A decision from before the release may take effect a moment later: as in Kubernetes, a deletion names the
             // pod, not its version.
-            if pod.freed_at.is_none() || !self.recently(pod.freed_at) {
+            if pod.released_at.is_none() || !self.recently(pod.released_at) {
                 trace::broken(format!("{} is deleted and is nobody's", identity.1));
             }
             return;
@@ -226,65 +227,65 @@ impl State {
             return;
         }
         let ordinal = identity::ordinal(&set.name, &identity.1).unwrap_or(-1);
-        let may = set.recent(self.staleness);
-        let surplus = may.iter().any(|version| !version.wants(ordinal));
-        let outdated = may
+        let versions = set.recent(self.staleness);
+        let surplus = versions.iter().any(|version| !version.desires(ordinal));
+        let outdated = versions
             .iter()
             .any(|version| version.may_update(ordinal, pod, self.staleness));
         if !surplus && !outdated {
-            let why = format!(
+            let violation = format!(
                 "{} ({}) is deleted and is as wanted",
                 identity.1, pod.template_label
             );
-            trace::broken(why);
+            trace::broken(violation);
             return;
         }
         let higher = self
             .pods
             .values()
-            .filter(|other| other.owner == pod.owner && !other.deleting && self.settled(other));
+            .filter(|other| other.owner == pod.owner && !other.deleting && self.is_settled(other));
         for other in higher {
             let number = identity::ordinal(&set.name, &other.name).unwrap_or(-1);
-            let surplus_too = may.iter().all(|version| !version.wants(number));
+            let surplus_too = versions.iter().all(|version| !version.desires(number));
             if number > ordinal
                 && surplus
                 && !outdated
                 && surplus_too
-                && may.iter().all(|version| version.ordered)
+                && versions.iter().all(|version| version.ordered)
             {
                 let (name, other) = (&identity.1, &other.name);
                 trace::broken(format!("{name} is deleted before the higher {other}"));
             }
         }
         if pod.ready && outdated && !surplus {
-            self.update_is_in_order(identity, set, ordinal, &may);
+            self.check_update_order(identity, set, ordinal, &versions);
         }
     }
 
-    fn settled(&self, pod: &PodRecord) -> bool {
+    fn is_settled(&self, pod: &PodRecord) -> bool {
         pod.observed_at + self.staleness < Instant::now()
     }
 
     /// A healthy pod is deleted for an update only if all higher pods are healthy.
-    fn update_is_in_order(
+    fn check_update_order(
         &self,
         identity: &Identity,
         set: &SetRecord,
         ordinal: i64,
-        may: &[Version],
+        versions: &[Version],
     ) {
-        if may.iter().any(|version| version.max_unavailable) {
+        if versions.iter().any(|version| version.max_unavailable) {
             return;
         }
-        let end = may
+        let end = versions
             .iter()
             .map(|version| version.start + version.replicas)
             .min();
         for higher in ordinal + 1..end.unwrap_or_default() {
             let name = identity::pod_name(&set.name, higher);
-            let mut same = self.pods.values().filter(|pod| pod.name == name);
-            let there_for_long = same.any(|pod| self.settled(pod));
-            if there_for_long && !self.was_ready(&identity.0, &set.name, higher) {
+            let mut namesakes = self.pods.values().filter(|pod| pod.name == name);
+            let exists_for_long = namesakes.any(|pod| self.is_settled(pod));
+            if exists_for_long && !self.was_ready(&identity.0, &set.name, higher) {
                 trace::broken(format!(
                     "{} is updated while {name} is not ready",
                     identity.1
@@ -293,17 +294,20 @@ impl State {
         }
     }
 
-    fn see_claim(&mut self, old: &Value, new: &Value) {
-        let last = if new.is_null() { old } else { new };
-        let (uid, identity) = (uid_of(last), history::identity_of(last));
+    fn check_claim(&mut self, old: &Value, new: &Value) {
+        let object = if new.is_null() { old } else { new };
+        let (uid, identity) = (uid_of(object), history::identity_of(object));
         let since = self
             .claims
             .entry(uid.clone())
             .or_insert((identity.clone(), Instant::now()))
             .1;
-        let marked = |value: &Value| !value["metadata"]["deletionTimestamp"].is_null();
-        let goes_now = (new.is_null() || marked(new)) && !marked(old);
-        if goes_now && !self.by_user.contains(&uid) && !self.may_go(&identity, since) {
+        let is_marked = |value: &Value| !value["metadata"]["deletionTimestamp"].is_null();
+        let is_deleted_now = (new.is_null() || is_marked(new)) && !is_marked(old);
+        if is_deleted_now
+            && !self.deleted_by_user.contains(&uid)
+            && !self.may_be_deleted(&identity, since)
+        {
             trace::broken(format!(
                 "claim {} is deleted against the policy",
                 identity.1
@@ -314,18 +318,18 @@ impl State {
         }
     }
 
-    /// Whether any set that the claim may belong to has demanded its deletion since its creation.
-    fn may_go(&self, (namespace, name): &Identity, since: Instant) -> bool {
+    /// Whether a set that may own the claim has demanded the deletion of the claim since its creation.
+    fn may_be_deleted(&self, (namespace, name): &Identity, since: Instant) -> bool {
         let mut sets = self.sets.values().filter(|set| set.namespace == *namespace);
         sets.any(|set| {
             let stem = format!("data-{}", set.name);
             let ordinal = identity::ordinal(&stem, name);
-            ordinal.is_some_and(|ordinal| set.gives_up(ordinal, since, self.staleness))
+            ordinal.is_some_and(|ordinal| set.has_released_claims(ordinal, since, self.staleness))
         })
     }
 
     /// A volume is deleted only after its claim.
-    fn see_volume(&mut self, old: &Value, new: &Value) {
+    fn check_volume(&mut self, old: &Value, new: &Value) {
         let claim = old["spec"]["claimRef"]["uid"].as_str().unwrap_or_default();
         if new.is_null() && self.claims.contains_key(claim) {
             let name = &old["metadata"]["name"];
@@ -335,7 +339,7 @@ impl State {
 }
 
 /// statefulset.md 5.17: the counters and conditions of a status are consistent.
-fn status_is_sane(old: &Value, new: &Value) {
+fn check_status(old: &Value, new: &Value) {
     let number = |object: &Value, field: &str| object["status"][field].as_i64().unwrap_or_default();
     let [all, ready, available, current, updated, observed] = [
         "replicas",
@@ -347,13 +351,13 @@ fn status_is_sane(old: &Value, new: &Value) {
     ]
     .map(|field| number(new, field));
     let generation = new["metadata"]["generation"].as_i64().unwrap_or_default();
-    let sane = [ready, available, current, updated]
+    let is_consistent = [ready, available, current, updated]
         .iter()
         .all(|part| (0..=all).contains(part))
         && available <= ready
         && observed <= generation
         && observed >= number(old, "observedGeneration");
-    if !sane {
+    if !is_consistent {
         trace::broken(format!("status makes no sense: {}", new["status"]));
     }
 }

@@ -10,7 +10,7 @@ use prost::DecodeError;
 use rpc_channel::Code;
 use tokio::time::Instant;
 
-use super::messages::{self, Compare, Done, Operation, Range, Txn};
+use super::messages::{self, Compare, Operation, OperationResult, Range, Txn};
 
 /// A single key, or all keys before an end.
 #[derive(Clone, Debug, Default)]
@@ -72,7 +72,7 @@ impl From<DecodeError> for Refusal {
 
 struct Lease {
     time: Duration,
-    ends: Instant,
+    expires_at: Instant,
     keys: BTreeSet<Vec<u8>>,
 }
 
@@ -101,14 +101,16 @@ impl Keys {
 
     /// The changes after a revision.
     pub fn since(&self, revision: u64) -> &[Change] {
-        let from = self.changes.partition_point(|one| one.revision <= revision);
+        let from = self
+            .changes
+            .partition_point(|change| change.revision <= revision);
         &self.changes[from..]
     }
 
     fn at(&self, key: &[u8], revision: u64) -> Option<&Arc<Pair>> {
         let states = self.states.get(key)?;
-        let behind = states.partition_point(|(at, _)| *at <= revision);
-        states.get(behind.checked_sub(1)?)?.1.as_ref()
+        let end_index = states.partition_point(|(at, _)| *at <= revision);
+        states.get(end_index.checked_sub(1)?)?.1.as_ref()
     }
 
     fn all(&self, span: &Span, revision: u64) -> Vec<&Arc<Pair>> {
@@ -156,11 +158,11 @@ impl Keys {
             return Err(no_lease());
         }
         let before = self.revision;
-        let done: Vec<Done> = operations
+        let results: Vec<OperationResult> = operations
             .iter()
-            .map(|operation| self.carry_out(operation, before + 1))
+            .map(|operation| self.execute(operation, before + 1))
             .collect();
-        Ok(messages::txn_response(self.revision, succeeded, &done))
+        Ok(messages::txn_response(self.revision, succeeded, &results))
     }
 
     fn holds(&self, compare: &Compare) -> bool {
@@ -184,11 +186,11 @@ impl Keys {
         }
     }
 
-    fn carry_out(&mut self, operation: &Operation, revision: u64) -> Done {
+    fn execute(&mut self, operation: &Operation, revision: u64) -> OperationResult {
         match operation {
             Operation::Get(span) => {
                 let pairs_in_span = self.all(span, revision);
-                Done::Got(
+                OperationResult::Got(
                     pairs_in_span
                         .into_iter()
                         .map(|pair| Pair::clone(pair))
@@ -206,7 +208,7 @@ impl Keys {
                     lease: *lease,
                 };
                 self.change(key, Some(Arc::new(pair)), revision);
-                Done::Put
+                OperationResult::Put
             }
             Operation::Delete(span) => {
                 let pairs_in_span: Vec<Arc<Pair>> =
@@ -214,7 +216,9 @@ impl Keys {
                 for pair in &pairs_in_span {
                     self.change(&pair.key, None, revision);
                 }
-                Done::Deleted(pairs_in_span.iter().map(|pair| Pair::clone(pair)).collect())
+                OperationResult::Deleted(
+                    pairs_in_span.iter().map(|pair| Pair::clone(pair)).collect(),
+                )
             }
         }
     }
@@ -249,8 +253,8 @@ impl Keys {
         self.compacted = revision.min(self.revision);
         let compacted = self.compacted;
         self.states.retain(|_, states| {
-            let behind = states.partition_point(|(at, _)| *at <= compacted);
-            states.drain(..behind.saturating_sub(1));
+            let end_index = states.partition_point(|(at, _)| *at <= compacted);
+            states.drain(..end_index.saturating_sub(1));
             !matches!(states.as_slice(), [(at, None)] if *at <= compacted)
         });
         self.changes.retain(|change| change.revision >= compacted);
@@ -263,7 +267,7 @@ impl Keys {
         let time = Duration::from_secs(seconds);
         let lease = Lease {
             time,
-            ends: Instant::now() + time,
+            expires_at: Instant::now() + time,
             keys: BTreeSet::new(),
         };
         self.leases.insert(self.last_lease, lease);
@@ -273,7 +277,7 @@ impl Keys {
     /// Renews a lease.
     pub fn keep_alive(&mut self, id: u64) -> Vec<u8> {
         let seconds = self.leases.get_mut(&id).map_or(0, |lease| {
-            lease.ends = Instant::now() + lease.time;
+            lease.expires_at = Instant::now() + lease.time;
             lease.time.as_secs()
         });
         messages::renewal_response(self.revision, id, seconds)
@@ -290,9 +294,12 @@ impl Keys {
     }
 
     /// The expired leases.
-    pub fn ended(&self, now: Instant) -> Vec<u64> {
-        let ended = self.leases.iter().filter(|(_, lease)| lease.ends <= now);
-        ended.map(|(id, _)| *id).collect()
+    pub fn expired(&self, now: Instant) -> Vec<u64> {
+        let expired = self
+            .leases
+            .iter()
+            .filter(|(_, lease)| lease.expires_at <= now);
+        expired.map(|(id, _)| *id).collect()
     }
 }
 

@@ -56,18 +56,18 @@ pub struct StoreLink {
     /// Maximum latency in one direction, in milliseconds.
     slowest: AtomicU64,
     /// Cancelled when the connections break.
-    unbroken: Mutex<CancellationToken>,
+    broken: Mutex<CancellationToken>,
 }
 
 impl StoreLink {
     /// Cuts or repairs the link. Bytes that are sent while the link is cut arrive late.
     pub fn set_cut(&self, is_cut: bool) {
-        self.connections.set_still(is_cut);
+        self.connections.set_suspended(is_cut);
     }
 
     /// Breaks all connections.
     pub fn break_connections(&self) {
-        let broken = std::mem::take(&mut *lock(&self.unbroken));
+        let broken = std::mem::take(&mut *lock(&self.broken));
         broken.cancel();
     }
 
@@ -77,7 +77,7 @@ impl StoreLink {
         self.slowest.store(millis, Ordering::Relaxed);
     }
 
-    async fn travel(&self) {
+    async fn delay(&self) {
         sleep(millis(0, self.slowest.load(Ordering::Relaxed))).await;
     }
 }
@@ -93,8 +93,8 @@ impl Cluster {
             let (cluster, link, dead) = (cluster.clone(), link.clone(), dead.clone());
             async move {
                 let connected = async {
-                    link.connections.is_still(false).await;
-                    link.travel().await;
+                    link.connections.wait_for_suspended(false).await;
+                    link.delay().await;
                     cluster.connect(member.unwrap_or(0), &link, dead.clone())
                 };
                 tokio::select! {
@@ -117,16 +117,16 @@ impl Cluster {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
         let (client, server) = tokio::io::duplex(BUFFER);
-        let life = lock(&self.members[number].life).clone();
-        let unbroken = lock(&link.unbroken).clone();
+        let killed = lock(&self.members[number].killed).clone();
+        let broken = lock(&link.broken).clone();
         let served = self.clone().serve(number, link.clone(), server);
         let connections = link.connections.clone();
         tokio::spawn(async move {
             tokio::select! {
                 biased;
                 () = dead.cancelled() => {}
-                () = life.cancelled() => {}
-                () = unbroken.cancelled() => {}
+                () = killed.cancelled() => {}
+                () = broken.cancelled() => {}
                 () = connections.run(served) => {}
             }
         });
@@ -140,7 +140,7 @@ impl Cluster {
         });
         let connection = http2::Builder::new(TokioExecutor::new())
             .serve_connection(TokioIo::new(stream), service);
-        // The client reports why the connection broke.
+        // The client reports the reason of the broken connection.
         let _ended = connection.await;
     }
 
@@ -158,7 +158,7 @@ impl Cluster {
         let Some(first) = messages.next().await else {
             return whole(Err(Refusal::new(Code::INVALID_ARGUMENT, "no message")));
         };
-        link.travel().await;
+        link.delay().await;
         if path == watch::WATCH.path() {
             let (sending, receiving) = unbounded();
             let watch = self.watch(member, link, first, messages, sending);
@@ -168,7 +168,7 @@ impl Cluster {
         // A request that has arrived is executed, even if its client does not wait any more.
         let work = tokio::spawn(async move { self.handle(member, &path, &first).await });
         let reply = work.await;
-        link.travel().await;
+        link.delay().await;
         whole(reply.unwrap_or_else(|_| Err(Refusal::new(Code::INTERNAL, "a panic"))))
     }
 
@@ -261,7 +261,7 @@ impl Cluster {
                 }
                 Pending::Messages(all) => {
                     for message in all {
-                        link.travel().await;
+                        link.delay().await;
                         if !send(message) {
                             return;
                         }
@@ -276,7 +276,7 @@ impl Cluster {
                     if request.is_none() {
                         return;
                     }
-                    link.travel().await;
+                    link.delay().await;
                     // All events before `next` have been sent.
                     if !send(messages::watch_state(next - 1, false)) {
                         return;
@@ -302,7 +302,7 @@ impl Cluster {
             .filter(|change| span.contains(&change.key))
             .collect();
         let revisions: Vec<&[&Change]> = changes
-            .chunk_by(|one, other| one.revision == other.revision)
+            .chunk_by(|first, second| first.revision == second.revision)
             .collect();
         // A message contains the changes of one or several revisions.
         let size = between(1, 5) as usize;

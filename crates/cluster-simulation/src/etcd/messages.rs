@@ -1,5 +1,5 @@
-//! The messages of etcd's v3 API, from the side of a member: requests are read, answers are written. Only the fields
-//! that the engine over etcd sends are read.
+//! The messages of etcd's v3 API, from the side of a member: requests are decoded, responses are encoded. Only the
+//! fields that the engine over etcd sends are read.
 
 use bytes::Bytes;
 use prost::{DecodeError, Message as _};
@@ -17,9 +17,9 @@ use super::keys::{Change, Pair, Span};
 #[derive(Clone, Debug, Default)]
 pub struct Range {
     pub span: Span,
-    /// Zero for none.
+    /// Zero for no limit.
     pub limit: u64,
-    /// Zero for the newest.
+    /// Zero for the newest revision.
     pub revision: u64,
     pub count_only: bool,
 }
@@ -45,7 +45,7 @@ pub enum Operation {
     Put {
         key: Vec<u8>,
         value: Bytes,
-        /// Zero for none.
+        /// Zero for no lease.
         lease: u64,
     },
     Delete(Span),
@@ -61,21 +61,23 @@ impl From<api::PutRequest> for Operation {
     }
 }
 
-/// No operation if the engine sends none of its kind.
+/// The supported operations; the engine sends no operations of other kinds.
 fn operations(operations: Vec<api::RequestOp>) -> Vec<Operation> {
-    let supported = operations.into_iter().filter_map(|one| match one.request? {
-        Request::RequestRange(range) => Some(Operation::Get(Range::from(range).span)),
-        Request::RequestPut(put) => Some(put.into()),
-        Request::RequestDeleteRange(deletion) => Some(Operation::Delete(Span {
-            key: deletion.key,
-            end: deletion.range_end,
-        })),
-        Request::RequestTxn(_) => None,
-    });
+    let supported = operations
+        .into_iter()
+        .filter_map(|operation| match operation.request? {
+            Request::RequestRange(range) => Some(Operation::Get(Range::from(range).span)),
+            Request::RequestPut(put) => Some(put.into()),
+            Request::RequestDeleteRange(deletion) => Some(Operation::Delete(Span {
+                key: deletion.key,
+                end: deletion.range_end,
+            })),
+            Request::RequestTxn(_) => None,
+        });
     supported.collect()
 }
 
-/// A `Compare`: compares a number of the pair with a given number.
+/// A `Compare`: compares a number of the pair with `value`.
 #[derive(Clone, Debug, Default)]
 pub struct Compare {
     pub span: Span,
@@ -173,7 +175,7 @@ fn pair(pair: &Pair) -> mvccpb::KeyValue {
 pub fn range_response(revision: u64, pairs: &[&Pair], count: usize, more: bool) -> Vec<u8> {
     let response = api::RangeResponse {
         header: header(revision),
-        kvs: pairs.iter().map(|one| pair(one)).collect(),
+        kvs: pairs.iter().map(|item| pair(item)).collect(),
         more,
         count: (count as u64).cast_signed(),
     };
@@ -182,13 +184,13 @@ pub fn range_response(revision: u64, pairs: &[&Pair], count: usize, more: bool) 
 
 /// The result of an operation.
 #[derive(Clone, Debug)]
-pub enum Done {
+pub enum OperationResult {
     Got(Vec<Pair>),
     Put,
     Deleted(Vec<Pair>),
 }
 
-impl Done {
+impl OperationResult {
     fn response(&self, revision: u64) -> Response {
         match self {
             Self::Got(pairs) => Response::ResponseRange(api::RangeResponse {
@@ -209,9 +211,9 @@ impl Done {
 }
 
 /// A `TxnResponse`.
-pub fn txn_response(revision: u64, succeeded: bool, done: &[Done]) -> Vec<u8> {
-    let responses = done.iter().map(|one| api::ResponseOp {
-        response: Some(one.response(revision)),
+pub fn txn_response(revision: u64, succeeded: bool, results: &[OperationResult]) -> Vec<u8> {
+    let responses = results.iter().map(|result| api::ResponseOp {
+        response: Some(result.response(revision)),
     });
     let response = api::TxnResponse {
         header: header(revision),
@@ -262,7 +264,7 @@ pub fn status_response(revision: u64) -> Vec<u8> {
     response.encode_to_vec()
 }
 
-/// A `WatchResponse`: that the watch was created, or progress.
+/// A `WatchResponse` that reports the creation of the watch, or progress.
 pub fn watch_state(revision: u64, created: bool) -> Vec<u8> {
     let response = api::WatchResponse {
         header: header(revision),
@@ -272,7 +274,7 @@ pub fn watch_state(revision: u64, created: bool) -> Vec<u8> {
     response.encode_to_vec()
 }
 
-/// A `WatchResponse`: the watch has ended, because events that it needs are compacted.
+/// A `WatchResponse` that ends the watch, because the next events are compacted.
 pub fn watch_compacted(revision: u64, compacted: u64) -> Vec<u8> {
     let response = api::WatchResponse {
         header: header(revision),

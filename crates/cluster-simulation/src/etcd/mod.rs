@@ -1,9 +1,9 @@
 //! A simulated etcd cluster of three members, to which the engine over etcd speaks gRPC.
 //!
-//! [`keys`] is the state that the members agree on. Each member knows the state up to a revision, and is behind the
-//! other members for a while; [`member`] responds to clients with the known state. A leader executes writes, one after
-//! the other. Faults: members are slow, disconnected from the other members and killed, and the leader changes. A
-//! pending write is then lost, or executed later, and in both cases its client gets no response.
+//! [`keys`] is the state that the members agree on. Each member has the state up to a revision, and is behind the other
+//! members for a while; [`member`] responds to clients with the state up to that revision. A leader executes writes,
+//! one after the other. Faults: members are slow, disconnected from the other members and killed, and the leader
+//! changes. A pending write is then lost, or executed later, and in both cases its client gets no response.
 
 mod keys;
 mod member;
@@ -27,7 +27,7 @@ pub use member::StoreLink;
 pub const MEMBERS: usize = 3;
 
 /// Maximum latency between two members without a fault, in milliseconds.
-const WELL_MILLIS: u64 = 5;
+const HEALTHY_MILLIS: u64 = 5;
 /// The time of an election, in milliseconds.
 const ELECTION_MILLIS: (u64, u64) = (300, 2_500);
 /// Timeout of a request in a member, as etcd with its default options.
@@ -35,7 +35,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
 /// The time between two checks of the state of the cluster.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// The time between two checks of the leases.
-const LEASES: Duration = Duration::from_secs(1);
+const LEASE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 type Observe = dyn FnMut(&WatchEvents) + Send;
 
@@ -65,16 +65,16 @@ impl Rule {
 }
 
 struct Member {
-    /// The newest revision that the member knows.
+    /// The newest revision that the member has.
     newest_revision: watch::Sender<u64>,
-    /// Maximum time until the member knows the writes of other members, in milliseconds.
+    /// Maximum time until the member receives the writes of other members, in milliseconds.
     behind_millis: Mutex<u64>,
     /// Cancelled when the member is killed.
-    life: Mutex<CancellationToken>,
+    killed: Mutex<CancellationToken>,
 }
 
-fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    of.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Cluster {
@@ -90,8 +90,8 @@ impl Cluster {
             }),
             members: std::array::from_fn(|_| Member {
                 newest_revision: watch::Sender::new(1),
-                behind_millis: Mutex::new(WELL_MILLIS),
-                life: Mutex::default(),
+                behind_millis: Mutex::new(HEALTHY_MILLIS),
+                killed: Mutex::default(),
             }),
         });
         for member in 0..MEMBERS {
@@ -110,7 +110,7 @@ impl Cluster {
         *lock(&self.rule)
     }
 
-    /// Updates the known revision of a member.
+    /// Updates the newest revision of a member.
     async fn follow(self: Arc<Self>, member: usize) {
         let mut newest = self.newest.subscribe();
         let member_revision = &self.members[member].newest_revision;
@@ -130,14 +130,14 @@ impl Cluster {
 
     async fn end_leases(self: Arc<Self>) {
         loop {
-            sleep(LEASES).await;
+            sleep(LEASE_CHECK_INTERVAL).await;
             if self.rule().leader.is_none() {
                 continue;
             }
-            let ended = lock(&self.keys).ended(Instant::now());
-            for lease in ended {
-                // A client may have ended the lease already.
-                let _ended = self.change(|keys| keys.revoke(lease));
+            let expired = lock(&self.keys).expired(Instant::now());
+            for lease in expired {
+                // A client may have revoked the lease already.
+                let _revoked = self.change(|keys| keys.revoke(lease));
             }
         }
     }
@@ -146,7 +146,7 @@ impl Cluster {
     fn change<T>(&self, change: impl FnOnce(&mut Keys) -> T) -> (T, u64) {
         let mut keys = lock(&self.keys);
         let before = keys.revision;
-        let done = change(&mut keys);
+        let result = change(&mut keys);
         let revision = keys.revision;
         if revision > before {
             if let Some(events) = member::store_events(keys.since(before)) {
@@ -154,7 +154,7 @@ impl Cluster {
             }
             self.newest.send_replace(revision);
         }
-        (done, revision)
+        (result, revision)
     }
 
     /// Executes a write for a client of a member.
@@ -164,14 +164,14 @@ impl Cluster {
         write: impl FnOnce(&mut Keys) -> Result<Vec<u8>, Refusal>,
     ) -> Result<Vec<u8>, Refusal> {
         let before = self.rule();
-        self.has_leader(member).await?;
-        sleep(millis(0, WELL_MILLIS)).await;
+        self.require_leader(member).await?;
+        sleep(millis(0, HEALTHY_MILLIS)).await;
         let now = self.rule();
         let is_late = now.term != before.term || now.leader.is_none() || !now.reaches(member);
         if is_late && chance(50) {
             trace!("member {member} of etcd loses a write");
             sleep(REQUEST_TIMEOUT).await;
-            return Err(given_up());
+            return Err(timed_out());
         }
         while is_late && self.rule().leader.is_none() {
             sleep(POLL_INTERVAL).await;
@@ -180,42 +180,42 @@ impl Cluster {
         if is_late {
             trace!("a late write of member {member} of etcd is carried out at {revision}");
             sleep(REQUEST_TIMEOUT).await;
-            return Err(given_up());
+            return Err(timed_out());
         }
-        self.know(member, revision).await?;
+        self.wait_for_revision(member, revision).await?;
         result
     }
 
-    /// Waits until a member knows all executed writes, for a consistent read.
+    /// Waits until a member has all executed writes, for a consistent read.
     async fn read_index(&self, member: usize) -> Result<u64, Refusal> {
-        self.has_leader(member).await?;
+        self.require_leader(member).await?;
         let newest = *self.newest.borrow();
-        sleep(millis(0, WELL_MILLIS)).await;
+        sleep(millis(0, HEALTHY_MILLIS)).await;
         // A replaced leader gets no confirmation that it still leads.
-        self.has_leader(member).await?;
-        self.know(member, newest).await?;
+        self.require_leader(member).await?;
+        self.wait_for_revision(member, newest).await?;
         Ok(*self.members[member].newest_revision.borrow())
     }
 
     /// Fails if a member does not reach the leader; the member detects this after a while.
-    async fn has_leader(&self, member: usize) -> Result<(), Refusal> {
+    async fn require_leader(&self, member: usize) -> Result<(), Refusal> {
         let rule = self.rule();
         if rule.leader.is_some() && rule.reaches(member) {
             return Ok(());
         }
         if chance(50) {
             sleep(REQUEST_TIMEOUT).await;
-            return Err(given_up());
+            return Err(timed_out());
         }
         Err(no_leader())
     }
 
-    async fn know(&self, member: usize, revision: u64) -> Result<(), Refusal> {
+    async fn wait_for_revision(&self, member: usize, revision: u64) -> Result<(), Refusal> {
         let mut member_revision = self.members[member].newest_revision.subscribe();
         let arrival = member_revision.wait_for(|member_revision| *member_revision >= revision);
         match tokio::time::timeout(REQUEST_TIMEOUT, arrival).await {
             Ok(Ok(_)) => Ok(()),
-            _ => Err(given_up()),
+            _ => Err(timed_out()),
         }
     }
 
@@ -229,9 +229,11 @@ impl Cluster {
         let (from, to) = ELECTION_MILLIS;
         sleep(millis(from, to)).await;
         let mut rule = lock(&self.rule);
-        let there: Vec<usize> = (0..MEMBERS).filter(|one| rule.reaches(*one)).collect();
-        if there.len() > MEMBERS / 2 && rule.leader.is_none() {
-            let leader = there[below(there.len() as u64) as usize];
+        let reachable: Vec<usize> = (0..MEMBERS)
+            .filter(|member| rule.reaches(*member))
+            .collect();
+        if reachable.len() > MEMBERS / 2 && rule.leader.is_none() {
+            let leader = reachable[below(reachable.len() as u64) as usize];
             rule.leader = Some(leader);
             trace!("member {leader} of etcd leads");
         }
@@ -257,18 +259,18 @@ impl Cluster {
     pub async fn kill(&self, member: usize, time: Duration) {
         trace!("member {member} of etcd is killed");
         lock(&self.rule).is_down[member] = true;
-        lock(&self.members[member].life).cancel();
+        lock(&self.members[member].killed).cancel();
         self.lose(member).await;
         sleep(time).await;
-        *lock(&self.members[member].life) = CancellationToken::new();
+        *lock(&self.members[member].killed) = CancellationToken::new();
         lock(&self.rule).is_down[member] = false;
         self.regain().await;
     }
 
     async fn lose(&self, member: usize) {
         let rule = self.rule();
-        let there = (0..MEMBERS).filter(|one| rule.reaches(*one)).count();
-        if rule.leader == Some(member) || there <= MEMBERS / 2 {
+        let reachable = (0..MEMBERS).filter(|member| rule.reaches(*member)).count();
+        if rule.leader == Some(member) || reachable <= MEMBERS / 2 {
             self.elect().await;
         }
     }
@@ -285,7 +287,7 @@ impl Cluster {
         let slowest = u64::try_from(slowest.as_millis()).unwrap_or(u64::MAX);
         *lock(&self.members[member].behind_millis) = slowest;
         sleep(time).await;
-        *lock(&self.members[member].behind_millis) = WELL_MILLIS;
+        *lock(&self.members[member].behind_millis) = HEALTHY_MILLIS;
     }
 
     /// Removes the whole history.
@@ -295,7 +297,7 @@ impl Cluster {
     }
 }
 
-fn given_up() -> Refusal {
+fn timed_out() -> Refusal {
     Refusal::new(Code::UNAVAILABLE, "etcdserver: request timed out")
 }
 

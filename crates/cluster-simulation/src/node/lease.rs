@@ -1,6 +1,6 @@
 //! The lease of a simulated node, and the end of its pods with the lease.
 //!
-//! The keeper is the node agent's own (`node-lease`). The machine is simulated, including its shims: pods end at the
+//! The keeper is that of the node agent (`node-lease`). The machine is simulated, including its shims: pods end at the
 //! deadline without an agent, and no pod starts without a lease.
 
 use std::ops::Add;
@@ -55,7 +55,7 @@ pub enum LeaseFlaw {
     WallClock,
 }
 
-/// The clock of a machine, which has its own rate.
+/// The clock of a machine, which has a separate rate.
 #[derive(Clone, Debug)]
 struct Clock {
     begun: Instant,
@@ -144,14 +144,14 @@ pub(super) async fn may_start(
     let namespace = pod.namespace().unwrap_or_default();
     let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
     let current_pod = pods.get_opt(&pod.name_any()).await?;
-    let bound = current_pod.is_some_and(|current_pod| {
-        let on = current_pod
+    let is_bound = current_pod.is_some_and(|current_pod| {
+        let bound_node = current_pod
             .spec
             .as_ref()
             .and_then(|spec| spec.node_name.as_deref());
-        current_pod.metadata.uid == pod.metadata.uid && on == Some(node)
+        current_pod.metadata.uid == pod.metadata.uid && bound_node == Some(node)
     });
-    Ok(bound && lease.state().generation == generation && lease.allows_running(Instant::now()))
+    Ok(is_bound && lease.state().generation == generation && lease.allows_running(Instant::now()))
 }
 
 /// The machine of a simulated node, for the keeper of its lease.

@@ -1,8 +1,8 @@
 //! A simulated node: an ordinary client of the API that has instances instead of containers.
 //!
-//! The node keeps a node agent's guarantees: no instance of an identity is started while another instance runs on the
-//! node, and a pod's object is removed only after its instance has ended. Instances survive the agent. The node also
-//! provisions volumes for claims.
+//! The node has the guarantees of a node agent: no instance of an identity is started while another instance runs on
+//! the node, and a pod's object is removed only after its instance has ended. Instances survive the agent. The node
+//! also provisions volumes for claims.
 
 mod lease;
 mod volumes;
@@ -32,8 +32,8 @@ use crate::{random, trace};
 pub use lease::{LeaseFlaw, MachineLease};
 use lease::{Machine, may_start};
 
-/// If the status was not written for this time, other programs may have changed it. The interval is that of
-/// the node agent.
+/// The time without a write after which another program may have changed the status. The interval is that of the node
+/// agent.
 const MISSED_AFTER: Duration = Duration::from_secs(20);
 const REPEAT_AFTER: Duration = Duration::from_secs(300);
 /// Interval of the checks of pods without a change.
@@ -143,7 +143,7 @@ pub async fn run(
             return;
         }
         tokio::join!(
-            agent.beat(),
+            agent.renew_and_report(),
             agent.clone().manage_pods(shutdown.clone()),
             agent.clone().manage_volumes(shutdown),
         );
@@ -194,13 +194,13 @@ impl Agent {
     }
 
     async fn register(&self) {
-        while self.make_node().await.is_err() {
+        while self.create_node().await.is_err() {
             sleep(Duration::from_secs(1)).await;
         }
     }
 
     /// Creates the Node object, if it does not exist.
-    async fn make_node(&self) -> Result<()> {
+    async fn create_node(&self) -> Result<()> {
         let nodes: Api<Node> = Api::all(self.client.clone());
         let name = &self.settings.name;
         let labels = BTreeMap::from([("kubernetes.io/hostname".to_owned(), name.clone())]);
@@ -263,7 +263,7 @@ impl Agent {
         }
     }
 
-    async fn beat(&self) {
+    async fn renew_and_report(&self) {
         let mut keeper = self.settings.lease.clone().map(|lease| {
             let node = self.settings.name.clone();
             let machine = Machine {
@@ -277,14 +277,14 @@ impl Agent {
         // The lease is renewed first: pods that are bound to a ready node belong to its epoch.
         let mut last_written = None;
         loop {
-            let done = match &mut keeper {
+            let is_renewed = match &mut keeper {
                 Some(keeper) => {
                     let uid = self.node_uid();
                     keeper.renew(uid.as_deref(), self.now()).await.is_ok()
                 }
                 None => self.renew().await,
             };
-            if done {
+            if is_renewed {
                 // A controller may have marked the node as lost in the meantime.
                 if renewed.elapsed() > MISSED_AFTER {
                     last_written = None;
@@ -304,7 +304,7 @@ impl Agent {
                 () = self.is_deleted() => {
                     trace!("{} registers again", self.settings.name);
                     last_written = None;
-                    if self.make_node().await.is_err() {
+                    if self.create_node().await.is_err() {
                         sleep(soon).await;
                     }
                 }
@@ -354,8 +354,8 @@ impl Agent {
         let mut others = self.instances.running(&self.settings.name, &identity);
         others.retain(|instance| instance.uid != uid);
         if let Some(other) = others.first() {
-            let at = self.end(other, Duration::from_secs(30));
-            return Ok(later(at));
+            let at = self.terminate(other, Duration::from_secs(30));
+            return Ok(requeue_at(at));
         }
         match pod {
             None => Ok(ReconcileResult::Done),
@@ -366,8 +366,8 @@ impl Agent {
         }
     }
 
-    /// Starts the end of an instance, unless it is ending already; returns the time of the end.
-    fn end(&self, instance: &Instance, grace: Duration) -> Instant {
+    /// Starts the termination of an instance, unless the instance terminates already; returns the time of its end.
+    fn terminate(&self, instance: &Instance, grace: Duration) -> Instant {
         if let Some(at) = instance.ends_at {
             return at;
         }
@@ -384,24 +384,24 @@ impl Agent {
         if let Some(instance) = self.instances.of(name, identity, uid) {
             let grace = pod.metadata.deletion_grace_period_seconds.unwrap_or(30);
             let grace = Duration::from_secs(u64::try_from(grace).unwrap_or_default());
-            let at = self.end(&instance, grace);
+            let at = self.terminate(&instance, grace);
             if Instant::now() < at && !self.settings.hasty {
-                return Ok(later(at));
+                return Ok(requeue_at(at));
             }
         }
-        // As the node agent does. The order matters if the object stays: a claim is protected while a pod may run on
-        // it, and a pod that is deleted in the foreground waits for its claims.
+        // As the node agent. The order matters if the object remains: a claim is protected while a pod may use the
+        // claim, and a pod that is deleted in the foreground waits for its claims.
         if pod.metadata.finalizers.is_some() {
             let ended = ReportedStatus {
                 phase: "Failed",
                 ready: false,
             };
-            self.show(pod, uid, ended).await?;
+            self.report_status(pod, uid, ended).await?;
         }
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &identity.0);
         delete(&api, &identity.1, Delete::of_uid(uid.parse()?).at_once()).await?;
         if !self.settings.hasty {
-            self.instances.forget(name, identity, uid);
+            self.instances.remove_ended(name, identity, uid);
         }
         self.written().remove(uid);
         Ok(ReconcileResult::Done)
@@ -423,7 +423,7 @@ impl Agent {
                 phase: "Pending",
                 ready: false,
             };
-            self.show(pod, uid, pending).await?;
+            self.report_status(pod, uid, pending).await?;
             return Ok(ReconcileResult::Done);
         }
         let instance = self.instances.of(name, identity, uid);
@@ -436,7 +436,7 @@ impl Agent {
                 phase: "Failed",
                 ready: false,
             },
-            Some(at) => return Ok(later(at)),
+            Some(at) => return Ok(requeue_at(at)),
             None if image.starts_with("sick") => ReportedStatus {
                 phase: "Running",
                 ready: false,
@@ -446,10 +446,10 @@ impl Agent {
                 ready: true,
             },
             None => {
-                let before = self.before(pod, uid);
-                let started = before.is_some_and(|reported| reported.phase == "Running");
+                let last_reported = self.last_reported(pod, uid);
+                let started = last_reported.is_some_and(|reported| reported.phase == "Running");
                 let phase = if started { "Running" } else { "Pending" };
-                self.show(
+                self.report_status(
                     pod,
                     uid,
                     ReportedStatus {
@@ -458,14 +458,15 @@ impl Agent {
                     },
                 )
                 .await?;
-                return Ok(later(instance.ready_at));
+                return Ok(requeue_at(instance.ready_at));
             }
         };
-        self.show(pod, uid, reported).await?;
+        self.report_status(pod, uid, reported).await?;
         Ok(ReconcileResult::Done)
     }
 
-    /// Starts the instance of a pod; an instance that has ended with the lease is started again, as containers are.
+    /// Starts the instance of a pod. An instance that has ended with the lease is started again, as an agent restarts
+    /// containers.
     async fn start_instance(
         &self,
         pod: &Pod,
@@ -492,10 +493,11 @@ impl Agent {
         self.instances.start(identity, instance);
         let ready = ready_at <= now;
         let phase = if ready { "Running" } else { "Pending" };
-        self.show(pod, uid, ReportedStatus { phase, ready }).await?;
+        self.report_status(pod, uid, ReportedStatus { phase, ready })
+            .await?;
         Ok(match ready {
             true => ReconcileResult::Done,
-            false => later(ready_at),
+            false => requeue_at(ready_at),
         })
     }
 
@@ -503,8 +505,8 @@ impl Agent {
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The pod's status in the view of this agent.
-    fn before(&self, pod: &Pod, uid: &str) -> Option<ReportedStatus> {
+    /// The status that this agent reported last, or the status in its cache.
+    fn last_reported(&self, pod: &Pod, uid: &str) -> Option<ReportedStatus> {
         if let Some(reported) = self.written().get(uid) {
             return Some(*reported);
         }
@@ -520,11 +522,11 @@ impl Agent {
         Some(ReportedStatus { phase, ready })
     }
 
-    async fn show(&self, pod: &Pod, uid: &str, reported: ReportedStatus) -> Result<()> {
-        let before = self.before(pod, uid);
+    async fn report_status(&self, pod: &Pod, uid: &str, reported: ReportedStatus) -> Result<()> {
+        let last_reported = self.last_reported(pod, uid);
         // After the loss of a node a controller may have written that the pod is not ready.
-        let reported_otherwise = reported.ready && !is_ready(pod) && before == Some(reported);
-        if before == Some(reported) && !reported_otherwise {
+        let is_overwritten = reported.ready && !is_ready(pod) && last_reported == Some(reported);
+        if last_reported == Some(reported) && !is_overwritten {
             return Ok(());
         }
         let now = self.now();
@@ -562,7 +564,7 @@ impl Agent {
     }
 }
 
-fn later(at: Instant) -> ReconcileResult {
+fn requeue_at(at: Instant) -> ReconcileResult {
     let wait = at.saturating_duration_since(Instant::now());
     ReconcileResult::RequeueAfter(wait.max(Duration::from_millis(1)))
 }

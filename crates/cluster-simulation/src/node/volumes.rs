@@ -40,26 +40,26 @@ impl Agent {
             move |(is_claim, key): (bool, ObjectKey)| {
                 let agent = agent.clone();
                 async move {
-                    let done = match is_claim {
-                        true => agent.make_volume(&key).await,
+                    let result = match is_claim {
+                        true => agent.create_volume(&key).await,
                         false => agent.remove_volume(&key).await,
                     };
-                    done.map(|()| ReconcileResult::Done)
+                    result.map(|()| ReconcileResult::Done)
                 }
             },
         );
         tokio::join!(claims, volumes, work);
     }
 
-    async fn make_volume(&self, key: &ObjectKey) -> Result<()> {
+    async fn create_volume(&self, key: &ObjectKey) -> Result<()> {
         let Some(claim) = self.claims.get_key(key) else {
             return Ok(());
         };
         let annotations = claim.metadata.annotations.clone().unwrap_or_default();
         let spec = claim.spec.clone().unwrap_or_default();
-        let here = annotations.get(SELECTED_NODE) == Some(&self.settings.name);
-        let going = claim.metadata.deletion_timestamp.is_some();
-        if !here || going || spec.volume_name.is_some_and(|name| !name.is_empty()) {
+        let is_on_node = annotations.get(SELECTED_NODE) == Some(&self.settings.name);
+        let is_terminating = claim.metadata.deletion_timestamp.is_some();
+        if !is_on_node || is_terminating || spec.volume_name.is_some_and(|name| !name.is_empty()) {
             return Ok(());
         }
         let uid = claim.metadata.uid.clone().unwrap_or_default();
@@ -103,20 +103,21 @@ impl Agent {
         let mut terms = terms
             .into_iter()
             .flat_map(|terms| &terms.node_selector_terms);
-        let here = terms.any(|term| {
+        let is_on_node = terms.any(|term| {
             let mut expressions = term.match_expressions.iter().flatten();
-            expressions.any(|one| {
-                one.values
+            expressions.any(|expression| {
+                expression
+                    .values
                     .iter()
                     .flatten()
-                    .any(|at| *at == self.settings.name)
+                    .any(|name| *name == self.settings.name)
             })
         });
         let phase = volume
             .status
             .as_ref()
             .and_then(|status| status.phase.as_deref());
-        if !here || phase != Some("Released") {
+        if !is_on_node || phase != Some("Released") {
             return Ok(());
         }
         let api: Api<PersistentVolume> = Api::all(self.provisioner.clone());

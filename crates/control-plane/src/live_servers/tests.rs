@@ -66,7 +66,7 @@ async fn endpoints_name_the_servers_that_run() {
     two.leave().await.unwrap();
     assert_eq!(published(&client).await, ["192.0.2.1:6443"]);
     one.leave().await.unwrap();
-    // The last one stays: without servers nobody reads it.
+    // The address of the last server stays in the endpoints, because without servers no client reads them.
     assert_eq!(published(&client).await, ["192.0.2.1:6443"]);
 }
 
@@ -92,7 +92,7 @@ async fn a_dead_server_is_taken_out() {
         one.round().await.unwrap();
     }
     assert_eq!(leases(&client).get_opt(&dead.name).await.unwrap(), None);
-    // It was only paused.
+    // The server was only paused.
     dead.round().await.unwrap();
     assert_eq!(published(&client).await.len(), 2);
 }

@@ -170,8 +170,8 @@ mod tests {
     }
 
     proptest! {
-        /// After any creations, changes and deletions, before and after the index is made, it finds
-        /// the pods that a filter over all of them finds.
+        /// After any creations, changes and deletions, with and without an index, the result equals the result of a
+        /// filter over all pods.
         #[test]
         fn the_index_finds_the_pods_that_a_filter_finds(
             before in prop::collection::vec(some_events(), 0..10),

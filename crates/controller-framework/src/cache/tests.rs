@@ -77,7 +77,8 @@ async fn a_new_object_under_an_old_name_is_a_deletion_and_a_creation() {
     assert_eq!(changes, ["+a1", "-a1", "+a2"]);
 }
 
-/// A write is shown though its object is gone, and while a list is not complete only by what came before.
+/// The version of a write is reached even if its object was deleted; while a list is not complete, only the earlier
+/// events count.
 #[tokio::test]
 async fn a_cache_reaches_the_versions_of_its_events() {
     let (sender, receiver) = futures::channel::mpsc::unbounded();
@@ -122,13 +123,13 @@ async fn a_subscriber_hears_of_the_objects_that_it_wants() {
     for events in [
         [object("b", "1", "1"), object("a", "1", "2")],
         [object("b", "1", "3"), object("a", "1", "4")],
-        // Another object under the name of a wanted one.
+        // Another object with the name of a matching object.
         [object("b", "2", "5"), object("a", "2", "6")],
     ] {
         events.into_iter().map(Event::Apply).for_each(send);
         changes.extend(matching.next().await.map(describe));
     }
-    // A subscriber that comes later gets those that it wants of the present objects.
+    // A subscriber that subscribes later gets the existing objects that match.
     let mut later = cache.subscribe_to(|o: &ConfigMap| *object_key(o).name == *"b");
     changes.extend(later.next().await.map(describe));
     send(Event::Delete(object("a", "2", "7")));

@@ -12,7 +12,8 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use object_model::{IntOrPercent, LabelSelector, Uid};
+use object_model::{IncompleteMetadata, IntOrPercent, LabelSelector, Uid};
+use resource_kinds::MetadataIdentity;
 use resource_kinds::pod_view::PodView;
 use thiserror::Error;
 
@@ -93,25 +94,29 @@ pub fn records_eviction(budget: &PodDisruptionBudget, pod: &str) -> bool {
     recorded.is_some_and(|recorded| recorded.contains_key(pod))
 }
 
-/// The pods that a budget selects.
-pub fn selected<'p>(budget: &PodDisruptionBudget, pods: &'p [Arc<PodView>]) -> Vec<&'p PodView> {
+/// The pods that a budget of the namespace selects.
+pub fn selected<'p>(
+    namespace: &str,
+    budget: &PodDisruptionBudget,
+    pods: &'p [Arc<PodView>],
+) -> Vec<&'p PodView> {
     let Some(selector) = selector(budget) else {
         return Vec::new();
     };
-    let namespace = budget.metadata.namespace.as_deref().unwrap_or_default();
     let matches =
         |pod: &&PodView| *pod.namespace == *namespace && selector.matches_by(|key| pod.label(key));
     pods.iter().map(AsRef::as_ref).filter(matches).collect()
 }
 
 /// Plans the status of a budget.
-pub fn plan(observed: &Observed, now: Timestamp) -> DisruptionPlan {
+pub fn plan(observed: &Observed, now: Timestamp) -> Result<DisruptionPlan, IncompleteMetadata> {
     let budget = &observed.budget;
     let stored = budget.status.clone().unwrap_or_default();
     if budget.metadata.deletion_timestamp.is_some() {
-        return DisruptionPlan::default();
+        return Ok(DisruptionPlan::default());
     }
-    let states: Vec<PodState<'_>> = selected(budget, &observed.pods)
+    let namespace = budget.metadata.object_namespace()?;
+    let states: Vec<PodState<'_>> = selected(namespace, budget, &observed.pods)
         .into_iter()
         .map(|pod| state(pod, SignedDuration::ZERO, now))
         .filter(|pod| !pod.ended())
@@ -146,12 +151,12 @@ pub fn plan(observed: &Observed, now: Timestamp) -> DisruptionPlan {
         expected_pods: Some(expected),
         observed_generation: budget.metadata.generation,
     };
-    DisruptionPlan {
+    Ok(DisruptionPlan {
         requeue_after: wake
             .map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default()),
         status: (status != stored).then_some(status),
         problem,
-    }
+    })
 }
 
 fn number(count: usize) -> i32 {

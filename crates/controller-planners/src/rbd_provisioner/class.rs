@@ -1,6 +1,6 @@
 //! The parameters of a StorageClass of the provisioner `kubernetes.io/rbd`.
 //!
-//! Parameters and defaults are those of Kubernetes 1.30, the last version with it
+//! The parameters and their defaults are those of Kubernetes 1.30, the last version with this provisioner
 //! (<https://v1-30.docs.kubernetes.io/docs/concepts/storage/storage-classes/#ceph-rbd>).
 
 use std::collections::BTreeMap;
@@ -126,8 +126,8 @@ impl RbdClass {
         })
     }
 
-    /// The class with the location of an existing image: the class may have been replaced since the image was
-    /// made.
+    /// The class with the location of an existing image: the class may have been replaced since the creation of the
+    /// image.
     pub fn move_to(&mut self, source: &RBDPersistentVolumeSource) -> Result<(), RbdClassError> {
         self.monitors.clone_from(&source.monitors);
         self.pool = source.pool.clone().unwrap_or_else(|| self.pool.clone());

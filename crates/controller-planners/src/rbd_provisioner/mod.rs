@@ -1,10 +1,9 @@
 //! The provisioner `kubernetes.io/rbd`: images of Ceph for claims, created, resized and removed by the program
 //! `rbd`.
 //!
-//! Goal: a claim of a class of images has an image and a volume object. Guarantees: an image exists before its
-//! volume object does, and is removed before the object goes. The name of an image follows from the claim, so an
-//! interrupted attempt is continued by the next. The growth of images is planned by
-//! [`volume_expansion`](crate::volume_expansion).
+//! Goal: a claim of a class of images has an image and a volume object. Guarantees: an image exists before its volume
+//! object, and is removed before the object. The name of an image follows from the claim, so the next attempt continues
+//! an interrupted attempt. The growth of images is planned by [`volume_expansion`](crate::volume_expansion).
 
 mod class;
 
@@ -42,7 +41,7 @@ const MEBIBYTE: u64 = 1 << 20;
 #[derive(Clone, Debug, PartialEq)]
 pub enum ImagePlan {
     Nothing,
-    /// The claim or its class asks for something that images do not support.
+    /// The claim or its class requests something that images do not support.
     Refuse(ImageError),
     /// Create the image, then the volume object.
     Create(Box<ImageCreation>),
@@ -81,7 +80,7 @@ pub enum ImageError {
     DataSource,
 }
 
-/// Plans the image of a claim. `has_volume` says whether there is a volume object of a name.
+/// Plans the image of a claim. `has_volume` returns whether a volume object with a name exists.
 pub fn plan(
     claim: &PersistentVolumeClaim,
     class: &StorageClass,
@@ -195,7 +194,8 @@ fn provisioning(claim: &PersistentVolumeClaim, class: &StorageClass) -> Provisio
     Provisioning::Image
 }
 
-/// The names of a claim's volume and image: the same at each attempt, so that none is left behind.
+/// The names of a claim's volume and image: equal at each attempt, so that an interrupted attempt leaves no other
+/// names.
 fn names(claim: &PersistentVolumeClaim) -> Result<(String, String), IncompleteMetadata> {
     let uid = claim.metadata.object_uid()?;
     Ok((volume_name(claim)?, format!("{IMAGE_PREFIX}{uid}")))

@@ -65,7 +65,7 @@ pub fn plan(
         return Ok(AccountTokenPlan::Delete);
     }
     let present = |key: &str| secret.data.as_ref().and_then(|data| data.get(key));
-    let namespace = secret.metadata.namespace.as_deref().unwrap_or_default();
+    let namespace = secret.metadata.object_namespace()?;
     let desired = [("ca.crt", root_ca_pem), ("namespace", namespace)];
     let data: BTreeMap<String, ByteString> = desired
         .into_iter()

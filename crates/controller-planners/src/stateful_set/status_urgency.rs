@@ -1,5 +1,5 @@
-//! The weight of a new status. Counters and messages may be late by a window. Values that later plans depend on, and a
-//! new stage of the set, must not be late.
+//! The urgency of a new status. The write of counters and messages may be delayed by one window (`batching`). The write
+//! of values that later plans depend on, and of a new stage of the set, must not be delayed.
 
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
 

@@ -176,7 +176,7 @@ pub enum DataSource {
     Claim(String),
     /// A snapshot of the namespace.
     Snapshot(String),
-    /// A volume that cannot be made, with the reason.
+    /// The volume cannot be created, with the reason.
     Other(String),
 }
 

@@ -41,7 +41,10 @@ fn observed(spec: Value, pods: Vec<Arc<PodView>>) -> Observed {
 }
 
 fn status(observed: &Observed) -> PodDisruptionBudgetStatus {
-    plan(observed, Timestamp::UNIX_EPOCH).status.unwrap()
+    plan(observed, Timestamp::UNIX_EPOCH)
+        .unwrap()
+        .status
+        .unwrap()
 }
 
 /// The counts `[allowed, healthy, desired, expected]` of the status.
@@ -77,7 +80,7 @@ fn budgets_count_pods_or_what_is_wanted() {
 fn what_cannot_be_counted_allows_nothing() {
     let mut observed = observed(json!({"maxUnavailable": 1}), vec![pod("a", true)]);
     observed.scales.clear();
-    let plan = plan(&observed, Timestamp::UNIX_EPOCH);
+    let plan = plan(&observed, Timestamp::UNIX_EPOCH).unwrap();
     let problem = plan.problem.unwrap();
     assert!(problem.ends_with("does not implement the scale subresource"));
     let status = plan.status.unwrap();
@@ -98,12 +101,12 @@ fn an_eviction_counts_until_it_is_seen() {
             .unwrap();
     budget.status = Some(status);
     observed.budget = Arc::new(budget);
-    let soon = plan(&observed, Timestamp::from_second(5).unwrap());
+    let soon = plan(&observed, Timestamp::from_second(5).unwrap()).unwrap();
     assert_eq!(soon.requeue_after.unwrap().as_secs(), 115);
     let status = soon.status.unwrap();
     assert_eq!(status.disruptions_allowed, Some(0));
     assert_eq!(status.disrupted_pods.unwrap().len(), 1);
-    let late = plan(&observed, Timestamp::from_second(200).unwrap());
+    let late = plan(&observed, Timestamp::from_second(200).unwrap()).unwrap();
     assert_eq!(late.status.unwrap().disruptions_allowed, Some(1));
 }
 
@@ -113,7 +116,7 @@ fn what_is_said_already_is_not_written_again() {
     let mut budget: PodDisruptionBudget = (*observed.budget).clone();
     budget.status = Some(status(&observed));
     observed.budget = Arc::new(budget);
-    let later = plan(&observed, Timestamp::from_second(500).unwrap());
+    let later = plan(&observed, Timestamp::from_second(500).unwrap()).unwrap();
     assert_eq!((later.status, later.requeue_after), (None, None));
 }
 
@@ -123,7 +126,9 @@ fn weight(stored: Option<Value>, pods: Vec<Arc<PodView>>) -> Option<WriteUrgency
     let mut budget = (*observed.budget).clone();
     budget.status = stored.map(|status| json_tree::from_value(status).unwrap());
     observed.budget = Arc::new(budget);
-    plan(&observed, Timestamp::UNIX_EPOCH).urgency(&observed.budget)
+    plan(&observed, Timestamp::UNIX_EPOCH)
+        .unwrap()
+        .urgency(&observed.budget)
 }
 
 #[test]
@@ -150,6 +155,6 @@ fn fewer_allowed_evictions_are_written_at_once() {
     let mut budget = (*written.budget).clone();
     budget.status = Some(status(&written));
     written.budget = Arc::new(budget);
-    let idle = plan(&written, Timestamp::UNIX_EPOCH);
+    let idle = plan(&written, Timestamp::UNIX_EPOCH).unwrap();
     assert_eq!(idle.urgency(&written.budget), None);
 }

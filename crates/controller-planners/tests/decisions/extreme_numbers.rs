@@ -335,6 +335,7 @@ fn budgets_and_nodes_are_planned_with_any_number() {
                     scales: [("u".parse().unwrap(), pod_scale(scale))].into(),
                 };
                 let status = disruption::plan(&observed, now())
+                    .unwrap()
                     .status
                     .unwrap_or_default();
                 let allowed = status.disruptions_allowed.unwrap_or_default();

@@ -136,7 +136,8 @@ impl Executor {
                     resource_version: Some(version),
                     ..Delete::of_uid(uid.clone())
                 };
-                // Without a response the deletion may be executed later: then the attachment must be claimed first.
+                // Without a response, the deletion may be executed later: the attachment must be claimed before its
+                // next use.
                 self.written().remove(&uid);
                 delete(&attachments, &name, how).await?;
             }
@@ -206,7 +207,7 @@ impl Executor {
         patch["metadata"]["resourceVersion"] = json!(version);
         let nodes: Api<Node> = Api::all(self.client.clone());
         let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
-        // Without a response the write may be executed later: then the Node must be written once more.
+        // Without a response, the write may be executed later: the Node must be written again.
         self.written().remove(&uid);
         let written = match subresource {
             "status" => nodes.patch_status(name, &params, &patch).await,

@@ -20,7 +20,7 @@ use crate::volume_binding::claim_of;
 use execute::{CLAIMED_AT, Executor};
 use observe::Observed;
 
-/// The time between two checks for a proof: the proof of a lost node causes no event here.
+/// The interval of the checks for a proof: the proof that a node is lost causes no event for this controller.
 const PROOF_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The delay after a conflict. A heartbeat of the node, which changes nothing here, may cause a conflict with a write.

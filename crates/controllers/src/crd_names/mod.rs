@@ -1,5 +1,5 @@
-//! The controller of CustomResourceDefinitions: accepts their names, and deletes their objects
-//! before they are removed.
+//! The controller of CustomResourceDefinitions: accepts the names of a definition, and deletes the objects of a deleted
+//! definition before the definition itself is removed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

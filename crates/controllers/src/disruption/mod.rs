@@ -118,11 +118,14 @@ impl controller_framework::Controller for Worker {
         };
         let pods = self.pods(key, &budget);
         let observed = Observed {
-            scales: self.scales(&selected(&budget, &pods)).map_err(incomplete)?,
+            scales: self
+                .scales(&selected(&key.namespace, &budget, &pods))
+                .map_err(incomplete)?,
             pods,
             budget: budget.clone(),
         };
-        let plan = decide(observed.pods.len(), || plan(&observed, Timestamp::now()));
+        let plan = decide(observed.pods.len(), || plan(&observed, Timestamp::now()))
+            .map_err(incomplete)?;
         let later = |delay: Duration| {
             let delay = plan.requeue_after.map_or(delay, |other| other.min(delay));
             Ok(ReconcileResult::RequeueAfter(delay))

@@ -3,7 +3,8 @@
 use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::autoscaling::v2::{CrossVersionObjectReference, HorizontalPodAutoscaler};
 use kube_api_client::guarded_writes;
-use kube_api_client::{Api, Client, DynamicObject, PostParams, ResourceExt, ServedResource};
+use kube_api_client::{Api, Client, DynamicObject, PostParams, ServedResource};
+use resource_kinds::MetadataIdentity;
 
 /// A target with its scale.
 pub(super) struct ScaleTarget {
@@ -22,10 +23,11 @@ impl ScaleTarget {
     ) -> Result<Self, String> {
         let reference = &autoscaler.spec.scale_target_ref;
         let served = resource(client, reference).await?;
-        let namespace = autoscaler.namespace().unwrap_or_default();
+        let namespace = autoscaler.metadata.object_namespace();
+        let namespace = namespace.map_err(|error| error.to_string())?;
         let client = client.clone();
         let api: Api<DynamicObject> = match served.namespaced {
-            true => Api::namespaced_with(client, &namespace, &served.resource),
+            true => Api::namespaced_with(client, namespace, &served.resource),
             false => Api::all_with(client, &served.resource),
         };
         let scale = api.get_subresource("scale", &reference.name).await;

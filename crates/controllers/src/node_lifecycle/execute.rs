@@ -46,7 +46,7 @@ impl Executor {
 
     async fn write_taints(&self, node: &Node, taints: &[Taint]) -> kube_api_client::Result<()> {
         let nodes: Api<Node> = Api::all(self.client.clone());
-        // Over the observed resourceVersion, because all writers share one list of taints.
+        // With the observed resourceVersion, because all writers share one list of taints.
         let meta = json!({
             "uid": node.metadata.object_uid()?,
             "resourceVersion": node.metadata.object_version()?,

@@ -1,7 +1,7 @@
 //! The growth of images, as decided in `controller_planners::volume_expansion`.
 //!
-//! The image grows before its volume object says so. The node lets a file system grow after that; a claim
-//! of a device has its size at once.
+//! The image grows before its volume object. Afterwards the node grows the file system; the claim of a block device is
+//! complete at once.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use super::{Error, RbdProvisioner};
 const AGAIN: Duration = Duration::from_secs(1);
 
 impl RbdProvisioner {
-    /// Lets the image of a claim grow, if the claim asks for it.
+    /// Grows the image of a claim, if the claim requests more bytes.
     pub(super) async fn expand(&self, key: &ObjectKey) -> Result<ReconcileResult, Error> {
         let caches = &self.context.caches;
         let Some(claim) = caches.claims.get_key(key) else {
@@ -39,7 +39,7 @@ impl RbdProvisioner {
         if plan(&claim, &volume, Timestamp::now()) == ExpansionStep::Nothing {
             return Ok(ReconcileResult::Done);
         }
-        // The cache of volumes may be behind that of claims.
+        // The cache of volumes may have an older state than the cache of claims.
         let api: Api<PersistentVolume> = Api::all(self.context.client.clone());
         let Some(volume) = existing_object(api.get(name.unwrap_or_default()).await)? else {
             return Ok(ReconcileResult::Done);
@@ -133,7 +133,7 @@ impl RbdProvisioner {
         Err(error)
     }
 
-    /// Writes the status of the claim, if it is as it was read.
+    /// Writes the status of the claim, if the claim was not changed since it was read.
     async fn write_status(
         &self,
         claim: &PersistentVolumeClaim,

@@ -1,5 +1,5 @@
-//! The provisioner `kubernetes.io/rbd`, as decided in `controller_planners::rbd_provisioner`: images of Ceph for claims,
-//! created, resized and removed by the program `rbd`.
+//! The provisioner `kubernetes.io/rbd`, as decided in `controller_planners::rbd_provisioner`: images of Ceph for
+//! claims, created, resized and removed by the program `rbd`.
 
 mod expansion;
 
@@ -105,7 +105,7 @@ impl controller_framework::Controller for RbdProvisioner {
     type Key = Task;
     type Error = Error;
 
-    /// Images that are made or removed at once.
+    /// Maximum number of images that are created or removed concurrently.
     const WORKERS: usize = 4;
 
     async fn wait_synced(&self) -> bool {
@@ -239,7 +239,7 @@ impl RbdProvisioner {
         })
     }
 
-    /// The API server confirms the cached state before an image goes.
+    /// The API server must confirm the cached state before an image is removed.
     async fn reclaim(&self, name: &str) -> Result<(), Error> {
         let api: Api<PersistentVolume> = Api::all(self.context.client.clone());
         let Some(volume) = existing_object(api.get(name).await)? else {
@@ -283,7 +283,7 @@ impl RbdProvisioner {
         self.context.caches.classes.get("", name)
     }
 
-    /// Whether the claim that the volume names, by identity, is there.
+    /// Whether the claim in the reference of the volume exists, with the UID of the reference.
     async fn is_claimed(&self, volume: &PersistentVolume) -> Result<bool, Error> {
         let Some((namespace, name)) = claim_of(volume) else {
             return Ok(false);

@@ -20,11 +20,11 @@ use serde::de::DeserializeOwned;
 
 use super::Error;
 
-/// A node whose link is cut may never answer. A part is read within this time.
+/// Time limit for one part of a copy, because a disconnected node may never respond.
 const PART_LIMIT: Duration = Duration::from_secs(120);
 /// The same for other steps, which may remove or sync many files.
 const STEP_LIMIT: Duration = Duration::from_secs(1800);
-/// The code of a step that a node never carries out: files cannot be copied, or it has no room.
+/// The status code of a node that can never execute a step: files cannot be copied, or the node has too few free bytes.
 const INVALID: u16 = 422;
 
 /// Calls the nodes of a move, through the API server.
@@ -134,7 +134,7 @@ impl Nodes {
                 "{receive}?attempt={attempt}&{copy}&offset={offset}&bytes={bytes}&last={is_last}"
             )
         };
-        // A copy that is there already is not made again.
+        // An existing copy is not created again.
         let mut receipt = self.receipt(to, &receive(0, false), Bytes::new()).await?;
         let mut offset: u64 = 0;
         loop {
@@ -162,7 +162,7 @@ impl Nodes {
         }
     }
 
-    /// Takes a step on a node.
+    /// Executes a step on a node.
     pub(crate) async fn ask<T: DeserializeOwned>(
         &self,
         to: &Address<'_>,
@@ -171,8 +171,8 @@ impl Nodes {
         self.send(to, step, Bytes::new()).await
     }
 
-    /// Takes a step on a node; the inner error is the reason of a node that never carries it out, for example because
-    /// it has no room.
+    /// Executes a step on a node. The inner error is the reason of a node that can never execute the step, for example
+    /// because it has too few free bytes.
     pub(crate) async fn ask_or_refusal<T: DeserializeOwned>(
         &self,
         to: &Address<'_>,
@@ -181,7 +181,7 @@ impl Nodes {
         or_refusal(self.ask(to, step).await)
     }
 
-    /// The receiver's answer to a part of a stream.
+    /// The response of the receiver to a part of a stream.
     async fn receipt(
         &self,
         to: &Address<'_>,
@@ -262,7 +262,7 @@ mod tests {
 
     use super::*;
 
-    /// Nodes that answer every step with this status.
+    /// Nodes that respond to every step with this status.
     fn nodes(code: u16, body: &'static str) -> Nodes {
         let service = tower::service_fn(move |_: Request<kube_api_client::Body>| async move {
             let response = Response::builder().status(code).body(body.to_owned());
@@ -283,7 +283,7 @@ mod tests {
         }
     }
 
-    /// A node without room for its first pool refuses in the step before a copy, and in each part of it.
+    /// A node without free bytes for its first pool refuses in the step before a copy, and in each part of the copy.
     // findings-2 R29
     #[tokio::test]
     async fn a_node_that_has_no_room_makes_a_copy_impossible_in_every_step() {

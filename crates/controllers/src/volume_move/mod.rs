@@ -30,7 +30,7 @@ const WAIT: Duration = Duration::from_secs(1);
 /// The error of a step.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The server refused the request or did not answer.
+    /// The server refused the request or did not respond.
     #[error("move a volume")]
     Api(#[from] kube_api_client::Error),
     #[error("identity of a volume or a pod")]
@@ -38,10 +38,10 @@ pub(crate) enum Error {
     /// The address of a step cannot be written.
     #[error("name a step of the move")]
     Request(#[from] http::Error),
-    /// A node answered something else.
+    /// The response of a node could not be decoded.
     #[error("read the answer of a node")]
     Answer(#[from] serde_json::Error),
-    /// The copy cannot continue: the record changed, or a node said something unexpected.
+    /// The copy cannot continue: the record changed, or the response of a node was unexpected.
     #[error("{0}")]
     Cut(String),
 }
@@ -103,7 +103,7 @@ impl controller_framework::Controller for VolumeMoves {
                     self.write(&volume, &next).await?;
                     responses = MoveAnswers::default();
                 }
-                // The reason of an earlier attempt does not hold while the files are copied.
+                // The message of an earlier failure is removed while the files are copied.
                 VolumeMoveStep::Call(Call::Copy(_)) if record.message.is_some() => {
                     let stage = record.stage;
                     self.write(&volume, &record.in_stage(stage)).await?;
@@ -158,12 +158,12 @@ impl VolumeMoves {
         }))
     }
 
-    /// Whether the record of a copy in progress still says so.
+    /// Whether the cached record still describes this copy in progress.
     fn is_current(&self, name: &str, record: &VolumeMove) -> bool {
         let volume = self.context.caches.volumes.get("", name);
         let now = volume.and_then(|volume| VolumeMove::of(&volume));
         now.is_some_and(|now| {
-            // A cache may be behind.
+            // The cache may have an older record.
             now.id == record.id && !now.cancelled && now.stage <= record.stage
         })
     }
@@ -203,7 +203,7 @@ impl VolumeMoves {
         self.write(volume, &next).await
     }
 
-    /// Replaces the record, if the volume is as it was read.
+    /// Replaces the record, if the volume was not changed since it was read.
     async fn write(&self, volume: &PersistentVolume, record: &VolumeMove) -> Result<(), Error> {
         let before = VolumeMove::of(volume).map(|before| before.stage);
         let is_placed = record.stage == MoveStage::Placed && before != Some(MoveStage::Placed);

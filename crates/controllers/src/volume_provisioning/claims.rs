@@ -245,8 +245,8 @@ impl Provisioner {
         Ok(())
     }
 
-    /// Claims for any node belong to the first ready node by name, so that one node makes the
-    /// volume.
+    /// The first ready node by name provisions the claims without a selected node, so that exactly one node creates
+    /// each volume.
     pub(crate) async fn is_first_node(&self) -> Result<bool, Error> {
         let nodes: Api<Node> = Api::all(self.client.clone());
         let listed = nodes.list(&ListParams::default()).await?;

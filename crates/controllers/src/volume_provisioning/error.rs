@@ -15,7 +15,7 @@ pub enum ProvisionerError {
     /// The disk, or the server of an export.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// The API server said no, or was not there.
+    /// The API server refused or did not respond.
     #[error("write a volume or claim")]
     Api(#[from] kube_api_client::Error),
     #[error("identity of a volume, a claim or a snapshot")]

@@ -1,9 +1,9 @@
 //! The provisioner of local volumes: directories or subvolumes on this node, or images of block
 //! devices in them, with a PersistentVolume for each (statefulset.md §11.7, 11.8, 11.13).
 //!
-//! A directory exists durably before its volume object does, and it is moved away and removed
-//! before the object is deleted: an interrupted step is found and completed.
-//! `controller_planners::volume_provisioning` decides; the crate `volume-storage` writes to the disk.
+//! A directory exists durably before its volume object. It is renamed and removed before the object is deleted, so that
+//! an interrupted step can be completed. `controller_planners::volume_provisioning` decides; the crate `volume-storage`
+//! writes to the disk.
 //!
 //! This controller runs on each node, and not in a server: [`run`] has its own client and caches.
 
@@ -112,7 +112,7 @@ pub fn run(
             claims: Cache::spawn_all(&client, &component),
             volumes: Cache::spawn_all(&client, &component),
             classes: Cache::spawn_all(&client, &component),
-            // Not waited for: the kind may not be defined, and volumes do not need it.
+            // The start does not wait for this cache: the kind may not be defined, and volumes do not need it.
             contents: Cache::spawn_all(&client, &component),
             client,
             config,
@@ -150,7 +150,7 @@ fn claim_key(volume: &PersistentVolume) -> Option<ObjectKey> {
     Some(ObjectKey::new(namespace.to_owned(), name.to_owned()))
 }
 
-/// The tasks after a change of a volume. A claim grows after its volume has.
+/// The tasks after a change of a volume. A claim is expanded after its volume.
 fn tasks_of(volume: &PersistentVolume) -> impl Iterator<Item = Task> {
     let name = object_key(volume).name.to_string();
     let claim = claim_key(volume).map(Task::Claim);
@@ -158,7 +158,7 @@ fn tasks_of(volume: &PersistentVolume) -> impl Iterator<Item = Task> {
 }
 
 impl Provisioner {
-    /// Whether a volume of that name is there, or may still be made for a claim.
+    /// Whether a volume with this name exists, or may still be created for a claim.
     fn is_needed(&self, volume: &str) -> bool {
         let for_claim = |claim: Arc<PersistentVolumeClaim>| {
             volume_name(&claim).is_ok_and(|name| name == volume)
@@ -178,7 +178,7 @@ impl Controller for Provisioner {
     type Key = Task;
     type Error = ProvisionerError;
 
-    /// Volumes that are made or removed at once; removal can take long.
+    /// Maximum number of volumes that are created or removed concurrently; a removal can take long.
     const WORKERS: usize = 4;
 
     async fn wait_synced(&self) -> bool {

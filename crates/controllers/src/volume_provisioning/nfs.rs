@@ -47,7 +47,7 @@ impl Provisioner {
         }
     }
 
-    /// Removes, archives or leaves the directory of a volume, as its class says.
+    /// Removes, archives or retains the directory of a volume, by the parameters of its class.
     pub(crate) async fn leave_directory(&self, volume: &PersistentVolume) -> Result<(), Error> {
         let spec = volume.spec.clone().unwrap_or_default();
         let name = volume.metadata.object_name()?.to_owned();

@@ -27,7 +27,7 @@ use super::error::ProvisionerError as Error;
 /// Reason of the event, and of the phase Failed (statefulset.md §11.8).
 const FAILED_DELETE: &str = "VolumeFailedDelete";
 
-/// Until this node looks again whether it is the one that removes directories on servers.
+/// Delay before this node checks again whether it is the node that removes directories on NFS servers.
 const OTHER_NODE: Duration = Duration::from_secs(30);
 
 impl Provisioner {
@@ -48,7 +48,7 @@ impl Provisioner {
             if is_of_other_provisioner(&cached, class.as_deref()) {
                 return Ok(ReconcileResult::Done);
             }
-            // It is removed by one node; another may become that one.
+            // One node removes the directory; another node may become this node later.
             if !self.is_first_node().await? {
                 return Ok(ReconcileResult::RequeueAfter(OTHER_NODE));
             }
@@ -84,7 +84,7 @@ impl Provisioner {
         }
     }
 
-    /// Whether the claim that the volume names, by identity, is there.
+    /// Whether the claim in the reference of the volume exists, with the UID of the reference.
     async fn is_claimed(&self, volume: &PersistentVolume) -> Result<bool, Error> {
         let Some((namespace, name)) = claim_of(volume) else {
             return Ok(false);

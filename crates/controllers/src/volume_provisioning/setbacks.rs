@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use object_model::Uid;
 use process_telemetry::backoff::Backoff;
 
-/// First delay after a volume could not be made.
+/// First delay after the creation of a volume failed.
 const RETRY_MIN: Duration = Duration::from_secs(1);
-/// Longest delay; external provisioners have about the same.
+/// Maximum delay; external provisioners have a similar maximum.
 const RETRY_MAX: Duration = Duration::from_secs(300);
 
-/// Longest delay after a failure of this node alone: meanwhile the claim's pod cannot go to another one.
+/// Maximum delay after a failure of this node alone, because the claim's pod cannot be bound to another node meanwhile.
 const RETRY_MAX_OF_NODE: Duration = Duration::from_secs(30);
 
 /// The part of the cluster that has failed.
@@ -84,7 +84,7 @@ mod tests {
             setbacks.remaining(&claim, now).unwrap(),
             RETRY_MAX
         ));
-        // findings-2 R30: the pod of a claim is not held for long by a node that cannot make its volume.
+        // findings-2 R30: a node that cannot create the volume of a claim delays its pod for a short time only.
         assert!(is_about(
             setbacks.add(&claim, Cause::Node, now),
             RETRY_MAX_OF_NODE

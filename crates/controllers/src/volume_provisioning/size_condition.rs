@@ -1,4 +1,4 @@
-//! The condition of a claim that says whether its volume can hold more than its size.
+//! The condition of a claim that reports whether its volume can hold more data than its size.
 
 use controller_planners::volume_provisioning::local::{VolumeMode, is_ours, volume_mode};
 use jiff::Timestamp;
@@ -14,8 +14,8 @@ use super::Provisioner;
 use super::error::ProvisionerError as Error;
 
 impl Provisioner {
-    /// Writes the condition of a claim whose volume is on this node, unless it is about this node already;
-    /// says whether it was written.
+    /// Writes the condition of a claim whose volume is on this node, unless the condition already names this node;
+    /// returns whether the condition was written.
     pub(crate) async fn show_size(
         &self,
         claim: &PersistentVolumeClaim,
@@ -44,7 +44,7 @@ impl Provisioner {
         Ok(true)
     }
 
-    /// Writes the condition that says whether the volume's size is enforced.
+    /// Writes the condition that reports whether the size of the volume is enforced.
     pub(crate) async fn show_limit(
         &self,
         claim: &PersistentVolumeClaim,

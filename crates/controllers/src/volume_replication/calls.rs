@@ -57,7 +57,7 @@ pub(super) async fn carry_out(
                 }
             };
             match nodes.ask_or_refusal(&to, &step).await? {
-                // It holds other things now.
+                // The copies on the node have changed, so the stored response is outdated.
                 Ok(()) => responses.replica = None,
                 // Without copies, it makes its pool in this step.
                 Err(refusal) => responses.copied = Some(refused(refusal.to_string())),

@@ -1,4 +1,4 @@
-//! The state of a replica as its claim shows it, and the events.
+//! The state of a replica in the conditions of its claim, and the events.
 
 use controller_planners::volume_replication::condition_message;
 use jiff::Timestamp;
@@ -16,7 +16,7 @@ use crate::node_volumes::{ClaimName, claim_of};
 use crate::volume_move::Error;
 
 impl VolumeReplications {
-    /// Writes the condition of the claim, if it is another one.
+    /// Writes the condition of the claim, if the condition has changed.
     pub(super) async fn show(
         &self,
         volume: &PersistentVolume,
@@ -80,7 +80,7 @@ impl VolumeReplications {
         Ok(())
     }
 
-    /// Reports promotions and kept states as events of the claim.
+    /// Reports promotions and retained states as events of the claim.
     pub(super) fn report(
         &self,
         volume: &PersistentVolume,

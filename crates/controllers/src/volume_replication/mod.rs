@@ -33,7 +33,7 @@ use crate::volume_move::{Error, Nodes};
 /// Time until something that replication waits for is checked again.
 const WAIT: Duration = Duration::from_secs(1);
 
-/// Time for which a node that had no room for a copy is not chosen again.
+/// Time for which a node that refused a copy, because it had too few free bytes, is not chosen again.
 const REFUSED_FOR: Duration = Duration::from_secs(600);
 
 struct VolumeReplications {
@@ -43,8 +43,8 @@ struct VolumeReplications {
     refusals: Refusals,
 }
 
-/// The nodes that did not take a copy of a volume, with the time. A new leader begins with none: it tries
-/// them once more.
+/// The nodes that refused a copy of a volume, with the time. A new leader begins with an empty list, and tries these
+/// nodes again.
 #[derive(Debug, Default)]
 struct Refusals(Mutex<BTreeMap<(String, String), Instant>>);
 
@@ -119,11 +119,12 @@ impl controller_framework::Controller for VolumeReplications {
         let mut responses = ReplicationAnswers::default();
         let mut planned: Option<VolumeReplication> = None;
         loop {
-            // Fresh reads, the record first: a proof that was read before the record says nothing.
+            // The record is read first, and not from the cache: a proof that was read before the record proves nothing
+            // about it.
             let Some((volume, record)) = self.read(name).await? else {
                 return Ok(ReconcileResult::Done);
             };
-            // A copy that is complete on one replica is not one on the next.
+            // The results of calls belong to one record: after a change of the record, they are discarded.
             if planned.as_ref().is_some_and(|planned| *planned != record) {
                 responses = ReplicationAnswers::default();
             }
@@ -159,10 +160,10 @@ impl controller_framework::Controller for VolumeReplications {
                     let carried = calls::carry_out(self, &volume, &record, call, &mut responses);
                     let carried = tokio::select! {
                         carried = carried => carried,
-                        // A node that is lost does not hold up the promotion.
+                        // The loss of a node cancels the call, so that the call does not delay the promotion.
                         lost = self.lost(&record) => Err(Error::Cut(lost)),
                     };
-                    // Without a longer and longer back-off: the loss of a node looks like this at first.
+                    // The interval is constant, because the loss of a node at first causes such an error.
                     if let Err(error) = carried {
                         self.record_reason(&volume, record, chain(&error)).await?;
                         return Ok(ReconcileResult::RequeueAfter(WAIT));
@@ -174,7 +175,7 @@ impl controller_framework::Controller for VolumeReplications {
 }
 
 impl VolumeReplications {
-    /// A volume with its record, as the API server has it now.
+    /// A volume with its record, read from the API server.
     async fn read(
         &self,
         name: &str,
@@ -266,8 +267,8 @@ impl VolumeReplications {
         })
     }
 
-    /// Deletes pods of controllers that were bound to another node than the new primary: they would wait
-    /// there.
+    /// Deletes pods of controllers that were bound to another node than the new primary, because they would wait on
+    /// that node.
     async fn delete_astray(
         &self,
         volume: &PersistentVolume,
@@ -290,8 +291,8 @@ impl VolumeReplications {
         Ok(())
     }
 
-    /// The node for new copies: one that takes pods and has not refused a copy lately, with the fewest
-    /// copies.
+    /// The node for new copies: of the nodes that accept pods and have not refused a copy recently, the node with the
+    /// fewest copies.
     fn candidate(&self, volume: &PersistentVolume, record: &VolumeReplication) -> Option<String> {
         let of = object_key(volume).name;
         let caches = &self.context.caches;
@@ -333,11 +334,11 @@ impl VolumeReplications {
         }
     }
 
-    /// Whether the record of a copy in progress still says so.
+    /// Whether the cached record still describes this copy in progress.
     fn is_current(&self, name: &str, record: &VolumeReplication) -> bool {
         let volume = self.context.caches.volumes.get("", name);
         let now = volume.and_then(|volume| VolumeReplication::of(&volume));
-        // A cache may be behind.
+        // The cache may have an older record.
         now.is_some_and(|now| now.epoch <= record.epoch && now.stage == record.stage)
     }
 
@@ -358,8 +359,8 @@ impl VolumeReplications {
         self.write(volume, &record, &next, None).await
     }
 
-    /// Replaces the record, if the volume is as it was read; with a path, it gives the volume to the primary
-    /// of the record.
+    /// Replaces the record, if the volume was not changed since it was read. With a path, the write also assigns the
+    /// volume to the primary of the record.
     async fn write(
         &self,
         volume: &PersistentVolume,
@@ -387,8 +388,8 @@ impl VolumeReplications {
     }
 }
 
-/// Whether the state of a node changes the next step: one of the volume's is lost, or one that had copies is
-/// back.
+/// Whether the state of a node changes the next step: a node of the volume is lost, or a node that had copies has
+/// returned.
 fn concerns(record: &VolumeReplication, node: &Node) -> bool {
     let Some(name) = &node.metadata.name else {
         return false;
@@ -417,7 +418,7 @@ fn takes_copies(node: &Node) -> bool {
     node_conditions::is_ready(node) && !is_cordoned && !refuses
 }
 
-/// Whether the claim is gone, and the volume is removed with it.
+/// Whether the claim was deleted, and the volume is deleted with it.
 fn is_released(volume: &PersistentVolume) -> bool {
     let spec = volume.spec.as_ref();
     let policy = spec.and_then(|spec| spec.persistent_volume_reclaim_policy.as_deref());

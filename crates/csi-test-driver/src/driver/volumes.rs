@@ -312,7 +312,7 @@ impl Driver {
     }
 }
 
-/// Sets the size of the file behind a device.
+/// Sets the size of the file of a block device.
 fn grow(data: &std::path::Path, capacity: i64) -> Result<(), Stop> {
     let file = File::options().write(true).open(data)?;
     let size = u64::try_from(capacity).unwrap_or(0);

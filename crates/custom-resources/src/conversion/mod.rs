@@ -57,7 +57,7 @@ pub struct Conversion<'o> {
 /// A response that cannot be used, in kube-apiserver's words.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ConversionError {
-    /// The webhook failed, or did not answer with a review.
+    /// The webhook failed, or its response was not a review.
     #[error("conversion webhook for {kind} failed: {reason}")]
     Failed { kind: String, reason: String },
     #[error("conversion webhook for {kind} returned {returned} objects, expected {expected}")]

@@ -60,20 +60,20 @@ pub struct ConnectionQuestion<'q> {
     pub namespace: &'q str,
 }
 
-/// The reason why there is no answer.
+/// The reason why the connection cannot be decided.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct NoAnswer(pub String);
 
-/// The answer to a question about one connection.
+/// The explanation of one connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionAnswer {
     pub client: ObjectName,
-    /// The destination, as asked for, with its namespace.
+    /// The requested destination, with its namespace.
     pub destination: ObjectName,
     pub port: u16,
     pub protocol: Protocol,
-    /// The address of the Service, if it has one of its own.
+    /// The cluster IP of the Service, if it has a cluster IP.
     pub cluster_ip: Option<Ipv4Addr>,
     /// The targets: one for a pod, one for each endpoint of a Service.
     pub paths: Vec<ServerPath>,
@@ -117,18 +117,18 @@ pub enum PolicyDecision {
     Itself,
     /// These policies allow the connection.
     Allowed(Vec<String>),
-    /// These policies select the end, and none allows the connection.
+    /// These policies select the source or the destination, and no policy allows the connection.
     Dropped(Vec<String>),
 }
 
-/// The answer in one word.
+/// The result in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectionVerdict {
     Passes,
     /// To some of the endpoints only.
     Partly,
     Dropped,
-    /// The Service has no endpoint for it.
+    /// The Service has no endpoint for the connection.
     Refused,
 }
 

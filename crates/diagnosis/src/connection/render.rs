@@ -1,4 +1,4 @@
-//! The answer about a connection, for users and for programs.
+//! The explanation of a connection, for users and for programs.
 
 use json_tree::{Value, json};
 
@@ -6,7 +6,7 @@ use super::answer::{
     ConnectionAnswer, ConnectionDecision, ConnectionVerdict, ObjectName, PolicyDecision, ServerPath,
 };
 
-/// Most servers of a Service that are described one by one; more would hide the answer.
+/// Maximum number of servers of a Service that are described separately; more would hide the result.
 const PATHS_MAX: usize = 8;
 
 impl ConnectionVerdict {
@@ -31,7 +31,7 @@ impl ConnectionVerdict {
 }
 
 impl ConnectionAnswer {
-    /// Human-readable text: the answer, each path with the decision at both ends, and a remedy.
+    /// Human-readable text: the result, each path with the decision at both ends, and a remedy.
     pub fn text(&self) -> String {
         let Self { port, protocol, .. } = self;
         let protocol = protocol.to_string().to_uppercase();
@@ -50,7 +50,7 @@ impl ConnectionAnswer {
                 counted(self.paths.len())
             ));
         }
-        // Those that are dropped are the answer to "why".
+        // The dropped connections explain the result.
         let (passing, dropped): (Vec<&ServerPath>, Vec<&ServerPath>) =
             self.paths.iter().partition(|path| path.passes());
         let paths: Vec<&ServerPath> = dropped.iter().chain(&passing).copied().collect();
@@ -147,7 +147,7 @@ impl ConnectionAnswer {
         lines.extend(commands);
     }
 
-    /// The answer as the JSON output of `mainstay why`.
+    /// The explanation as the JSON output of `mainstay why`.
     pub fn json(&self) -> Value {
         let paths: Vec<Value> = self.paths.iter().map(path_value).collect();
         json!({

@@ -1,4 +1,4 @@
-//! The answers about connections (docs/network-policy.md, "Ask which policy decides").
+//! The explanations of connections (docs/network-policy.md, "Ask which policy decides").
 
 use json_tree::{Value, json};
 

@@ -8,7 +8,7 @@ const JSON: &str = "application/json";
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// Each tenant sends each of these requests a hundred times on a connection, and reads nothing.
-fn ask_and_read_nothing(attack: &str, requests: &[(&str, &str)]) {
+fn request_and_read_nothing(attack: &str, requests: &[(&str, &str)]) {
     let mut scene = Scene::with_tenants(12);
     let maps = scene.store_large_maps();
     let mut open = JoinSet::new();
@@ -27,19 +27,19 @@ fn ask_and_read_nothing(attack: &str, requests: &[(&str, &str)]) {
 #[test]
 fn documents() {
     let requests = [("/openapi/v2", JSON), ("/openapi/v3/api/v1", JSON)];
-    ask_and_read_nothing("unread documents", &requests);
+    request_and_read_nothing("unread documents", &requests);
 }
 
 // findings-2 S38
 #[test]
 fn watches() {
     let watch = "{configmaps}?watch=true";
-    ask_and_read_nothing("unread watches", &[(watch, JSON), (watch, PROTOBUF)]);
+    request_and_read_nothing("unread watches", &[(watch, JSON), (watch, PROTOBUF)]);
 }
 
 // findings-2 S38
 #[test]
 fn lists() {
     let requests = [("{configmaps}", JSON), ("{configmaps}", "application/yaml")];
-    ask_and_read_nothing("unread lists", &requests);
+    request_and_read_nothing("unread lists", &requests);
 }

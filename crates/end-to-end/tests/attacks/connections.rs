@@ -33,7 +33,7 @@ fn strangers() {
     // The preface of HTTP/2, and the header of a frame that never comes.
     let begin = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\x3f\xff\x01\x04\0\0\0\x01";
     let addresses = [Ipv4Addr::LOCALHOST];
-    let _held = scene.hold_connections(&scene.server, (&addresses, 600), "h2", begin);
+    let _open = scene.hold_connections(&scene.server, (&addresses, 600), "h2", begin);
     scene.wait_until_stable();
     scene.assert_withstood("connections of strangers");
     assert!(scene.refusals("api_connections") > 0);
@@ -57,7 +57,7 @@ fn strangers_at_the_kubelet_api() {
         .at(address, port.unwrap().try_into().unwrap());
     let addresses = [2, 3, 4].map(|last| Ipv4Addr::new(127, 0, 0, last));
     let begin = [&b"GET /healthz HTTP/1.1\r\nx: "[..], &[b'x'; 8000]].concat();
-    let _held = scene.hold_connections(&kubelet, (&addresses, 600), "http/1.1", &begin);
+    let _open = scene.hold_connections(&kubelet, (&addresses, 600), "http/1.1", &begin);
     scene.wait_until_stable();
     scene.assert_withstood("connections of strangers to the kubelet API");
     assert!(scene.refusals("kubelet_connections") > 0);

@@ -114,7 +114,7 @@ fn scene(upstream: IpAddr) -> (Registry, Scene, Kubectl, SocketAddr) {
 }
 
 /// Names of the cluster are resolved for another pod until the attack, which runs concurrently, has ended.
-fn while_others_are_answered(
+fn while_another_pod_resolves_names(
     (kubectl, server): (&Kubectl, SocketAddr),
     attack: impl FnOnce() + Send,
 ) {
@@ -129,7 +129,7 @@ fn while_others_are_answered(
             let name = "kubernetes.default.svc.cluster.local";
             let mut responses = 0;
             while responses == 0 || !(is_over.load(Ordering::Relaxed) || attacking.is_finished()) {
-                let what = format!("answer {responses} to another pod");
+                let what = format!("response {responses} to another pod");
                 wait_for(&what, 30, || addresses_of(name, server));
                 responses += 1;
                 thread::sleep(Duration::from_millis(100));
@@ -168,7 +168,7 @@ fn questions_that_nobody_answers() {
     let _silent = UdpSocket::bind((upstream, 53)).unwrap();
     let (_registry, mut scene, kubectl, server) = scene(upstream);
     let mut open = Vec::new();
-    while_others_are_answered((&kubectl, server), || {
+    while_another_pod_resolves_names((&kubectl, server), || {
         let sockets: Vec<UdpSocket> = (0..20)
             .map(|_| UdpSocket::bind("0.0.0.0:0").unwrap())
             .collect();
@@ -221,11 +221,11 @@ fn large_answers() {
     });
     thread::spawn(move || {
         for stream in tcp.incoming().flatten() {
-            thread::spawn(move || answer_by_tcp(stream));
+            thread::spawn(move || respond_by_tcp(stream));
         }
     });
     let (_registry, mut scene, kubectl, server) = scene(upstream);
-    while_others_are_answered((&kubectl, server), || {
+    while_another_pod_resolves_names((&kubectl, server), || {
         let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
         socket
             .set_read_timeout(Some(Duration::from_secs(2)))
@@ -248,7 +248,7 @@ fn large_answers() {
 }
 
 /// Responds to one query of a connection.
-fn answer_by_tcp(mut stream: TcpStream) -> Option<()> {
+fn respond_by_tcp(mut stream: TcpStream) -> Option<()> {
     let mut length = [0; 2];
     stream.read_exact(&mut length).ok()?;
     let mut bytes = vec![0; usize::from(u16::from_be_bytes(length))];

@@ -51,7 +51,7 @@ const HOSTILE: &[Hostile] = &[
         repository: "endless-token",
         respond: |request, stream| match request.path.starts_with("/token") {
             true => endless(stream, "HTTP/1.1 200 OK\r\n\r\n"),
-            false => ask_for_token(request, stream),
+            false => require_token(request, stream),
         },
         reason: "its token is longer than the limit",
     },
@@ -59,7 +59,7 @@ const HOSTILE: &[Hostile] = &[
         repository: "lists-for-a-token",
         respond: |request, stream| match request.path.starts_with("/token") {
             true => send(stream, &of_values(r#"{"token":"#, "[]", "}", 256 << 10)),
-            false => ask_for_token(request, stream),
+            false => require_token(request, stream),
         },
         reason: "malformed token",
     },
@@ -131,12 +131,12 @@ fn send(stream: &mut TcpStream, body: &str) -> std::io::Result<()> {
     stream.write_all(&[head.as_bytes(), body.as_bytes()].concat())
 }
 
-fn ask_for_token(request: &Request, stream: &mut TcpStream) -> std::io::Result<()> {
+fn require_token(request: &Request, stream: &mut TcpStream) -> std::io::Result<()> {
     let address = request.address;
     let challenge = format!(r#"Bearer realm="http://{address}/token",service="x""#);
     let head = format!("HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: {challenge}\r\n");
-    let end = "Connection: close\r\nContent-Length: 0\r\n\r\n";
-    stream.write_all((head + end).as_bytes())
+    let rest = "Connection: close\r\nContent-Length: 0\r\n\r\n";
+    stream.write_all((head + rest).as_bytes())
 }
 
 /// A list of as many values as fit.
@@ -189,7 +189,9 @@ fn serve(mut stream: TcpStream, address: SocketAddr) -> std::io::Result<()> {
     }
     let requests = first.split(' ').nth(1).unwrap_or_default();
     // A request for a token contains the name of the repository, too.
-    let hostile = HOSTILE.iter().find(|one| requests.contains(one.repository));
+    let hostile = HOSTILE
+        .iter()
+        .find(|hostile| requests.contains(hostile.repository));
     let Some(hostile) = hostile else {
         return stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
     };

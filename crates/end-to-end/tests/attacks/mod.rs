@@ -148,9 +148,9 @@ impl Scene {
     /// clients.
     #[track_caller]
     fn assert_withstood(&mut self, attack: &str) {
-        wait_for("an answer for somebody else", 60, || {
+        wait_for("a response to another client", 60, || {
             self.api
-                .ask(Method::GET, "/api/v1/namespaces/default", None)
+                .request(Method::GET, "/api/v1/namespaces/default", None)
         });
         self.is_over.store(true, Ordering::Relaxed);
         if let Some(sampler) = self.sampler.take() {

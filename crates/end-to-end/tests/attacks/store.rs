@@ -15,7 +15,7 @@ fn a_full_namespace() {
     let mut stored = 0;
     loop {
         let map = large_map(stored, 1_000_000);
-        match scene.api.ask(Method::POST, &path, Some(&map)) {
+        match scene.api.request(Method::POST, &path, Some(&map)) {
             Ok(_) => stored += 1,
             Err(kube::Error::Api(status)) => {
                 assert_eq!(status.code, 403, "{}", status.message);
@@ -47,7 +47,7 @@ fn one_object_again_and_again() {
         wait_for("the update", 60, || {
             scene
                 .api
-                .ask(Method::PUT, &format!("{path}/large-0"), Some(&map))
+                .request(Method::PUT, &format!("{path}/large-0"), Some(&map))
         });
     }
     scene.wait_until_stable();

@@ -146,7 +146,7 @@ impl Tenant {
         );
         let account = format!("/api/v1/namespaces/{namespace}/serviceaccounts/default");
         end_to_end::wait_for("the default account", 30, || {
-            api.ask(Method::GET, &account, None)
+            api.request(Method::GET, &account, None)
         });
         let token = api.create(
             &format!("{account}/token"),
@@ -167,18 +167,18 @@ impl Tenant {
     /// A web socket whose frames the client does not read.
     pub async fn web_socket(&self, path: &str) -> TlsStream<TcpStream> {
         let stream = self.server.connect("http/1.1").await;
-        self.ask_for_web_socket(stream, path).await.unwrap()
+        self.request_web_socket(stream, path).await.unwrap()
     }
 
     /// A web socket from an address, if the server accepts it and does not close the connection.
     pub async fn web_socket_from(&self, from: IpAddr, path: &str) -> Option<TlsStream<TcpStream>> {
         let stream = self.server.connect_from(from, "http/1.1").await.ok()?;
-        let mut stream = self.ask_for_web_socket(stream, path).await.ok()?;
+        let mut stream = self.request_web_socket(stream, path).await.ok()?;
         let response_head = head(&mut stream).await.ok()?;
         response_head.starts_with("HTTP/1.1 101").then_some(stream)
     }
 
-    async fn ask_for_web_socket(
+    async fn request_web_socket(
         &self,
         mut stream: TlsStream<TcpStream>,
         path: &str,

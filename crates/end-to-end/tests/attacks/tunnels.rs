@@ -39,7 +39,10 @@ fn joined(scene: &Scene, manner: Manner) -> HollowNode {
     // The version is removed, because the controllers may have written in the meantime.
     node["metadata"]["resourceVersion"].take();
     let status = format!("{nodes}/{NODE}/status");
-    scene.api.ask(Method::PUT, &status, Some(&node)).unwrap();
+    scene
+        .api
+        .request(Method::PUT, &status, Some(&node))
+        .unwrap();
     let (identity, serving) = scene.runtime.block_on(async {
         let joined = join(&server, &token, NODE).await.unwrap();
         let credentials = Credentials::Identity(&joined.identity);
@@ -61,7 +64,7 @@ fn joined(scene: &Scene, manner: Manner) -> HollowNode {
 }
 
 /// The node opens tunnels, and the tenants request the log of its pod on each stream of that many connections.
-fn ask_for_logs(scene: &Scene, node: &HollowNode, connections: usize) -> JoinSet<()> {
+fn request_logs(scene: &Scene, node: &HollowNode, connections: usize) -> JoinSet<()> {
     let mut open = JoinSet::new();
     scene.runtime.block_on(async {
         for _ in 0..TUNNELS {
@@ -92,7 +95,7 @@ fn assert_used(scene: &mut Scene, node: &HollowNode, attack: &str) {
 fn a_node_that_talks_without_end() {
     let mut scene = Scene::with_tenants(4);
     let node = joined(&scene, Manner::Talks);
-    let _open = ask_for_logs(&scene, &node, 5);
+    let _open = request_logs(&scene, &node, 5);
     scene.wait_until_stable();
     assert_used(&mut scene, &node, "a node that talks without end");
 }
@@ -103,7 +106,7 @@ fn a_node_that_talks_without_end() {
 fn a_node_that_says_nothing_more() {
     let mut scene = Scene::with_tenants(4);
     let node = joined(&scene, Manner::Waits);
-    let _open = ask_for_logs(&scene, &node, 5);
+    let _open = request_logs(&scene, &node, 5);
     scene.wait_until_stable();
     assert_used(&mut scene, &node, "a node that says nothing more");
     assert!(scene.refusals("node_connections") > 0);

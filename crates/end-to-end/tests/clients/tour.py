@@ -4,6 +4,7 @@ import json
 import sys
 import threading
 
+import websocket
 from kubernetes import client, config, dynamic, watch
 from kubernetes.client.exceptions import ApiException
 from kubernetes.stream import portforward, stream
@@ -122,6 +123,39 @@ def watching(core):
             watcher.stop()
     changes.join()
     assert events == [("ADDED", "seen"), ("MODIFIED", "seen"), ("DELETED", "seen")], events
+
+
+def watching_by_web_socket(core):
+    """findings-2 K2: each event is a message. Clients in Java and browsers watch so."""
+    settings = core.api_client.configuration
+    options = {
+        "ca_certs": settings.ssl_ca_cert, "certfile": settings.cert_file, "keyfile": settings.key_file
+    }
+    path = f"/api/v1/namespaces/{NAMESPACE}/configmaps"
+
+    def connect(query):
+        address = settings.host.replace("https", "wss", 1) + f"{path}?watch=true&{query}"
+        return websocket.create_connection(address, sslopt=options, timeout=60)
+
+    socket = connect("fieldSelector=metadata.name%3Dseen")
+    socket.ping()
+    core.create_namespaced_config_map(NAMESPACE, {"metadata": {"name": "seen"}})
+    core.delete_namespaced_config_map("seen", NAMESPACE)
+    events = [json.loads(socket.recv()) for _ in range(2)]
+    kinds = [(event["type"], event["object"]["metadata"]["name"]) for event in events]
+    assert kinds == [("ADDED", "seen"), ("DELETED", "seen")], events
+    socket.close()
+    # The watch ends by itself, and the connection in order.
+    socket = connect("fieldSelector=metadata.name%3Dnone&timeoutSeconds=1")
+    opcode, data = socket.recv_data()
+    assert (opcode, data) == (websocket.ABNF.OPCODE_CLOSE, b"\x03\xe8"), (opcode, data)
+    socket.close()
+    # A refusal is an ordinary response.
+    try:
+        connect("fieldSelector=spec.x%3Dy")
+        raise AssertionError("a field without a selector was accepted")
+    except websocket.WebSocketBadStatusException as refusal:
+        assert refusal.status_code == 400, refusal
 
 
 def send_and_leave(core):
@@ -317,6 +351,7 @@ def main():
         ("config maps", lambda: config_maps(core)),
         ("errors", lambda: errors(core)),
         ("watching", lambda: watching(core)),
+        ("watching by WebSocket", lambda: watching_by_web_socket(core)),
         ("stateful set", lambda: stateful_set(core, apps)),
         ("a kind of its own", lambda: kind_of_its_own(api)),
         ("by discovery", lambda: by_discovery(api)),

@@ -108,7 +108,7 @@ impl Cluster {
             .expect("an address")
     }
 
-    fn end(mut self) {
+    fn shut_down(mut self) {
         for node in &mut self.nodes {
             node.interrupt();
         }
@@ -152,44 +152,48 @@ impl Machine {
     /// Waits for a response of the server with that name; returns the client's address as the server received it.
     #[track_caller]
     fn reaches(&self, to: SocketAddr, name: &str) -> IpAddr {
-        wait_for(&format!("{name} at {to}"), 60, || {
-            match packets::ask_tcp(&self.network, to) {
+        wait_for(
+            &format!("{name} at {to}"),
+            60,
+            || match packets::request_tcp(&self.network, to) {
                 Ok(reply) if reply.name == name => Ok(reply.client),
                 other => Err(format!("{other:?}")),
-            }
-        })
+            },
+        )
     }
 
     /// Waits until packets to the address are dropped: no response arrives.
     #[track_caller]
     fn is_dropped(&self, to: SocketAddr) {
-        wait_for(&format!("silence at {to}"), 60, || {
-            match packets::ask_tcp(&self.network, to) {
+        wait_for(
+            &format!("silence at {to}"),
+            60,
+            || match packets::request_tcp(&self.network, to) {
                 Err(error) if packets::is_silence(&error) => Ok(()),
                 other => Err(format!("{other:?}")),
-            }
-        });
+            },
+        );
     }
 
     /// Waits until exactly these servers respond.
     #[track_caller]
-    fn is_answered_by(&self, to: SocketAddr, names: &[&str]) -> Vec<EchoReply> {
-        self.asks_many(&format!("TCP {to}"), names, || {
-            packets::ask_tcp(&self.network, to)
+    fn wait_for_servers(&self, to: SocketAddr, names: &[&str]) -> Vec<EchoReply> {
+        self.wait_for_replies(&format!("TCP {to}"), names, || {
+            packets::request_tcp(&self.network, to)
         })
     }
 
     #[track_caller]
-    fn asks_many(
+    fn wait_for_replies(
         &self,
         what: &str,
         names: &[&str],
-        ask: impl Fn() -> std::io::Result<EchoReply>,
+        request: impl Fn() -> std::io::Result<EchoReply>,
     ) -> Vec<EchoReply> {
         let expected: BTreeSet<&str> = names.iter().copied().collect();
         wait_for(&format!("{expected:?} at {what}"), 60, || {
             // Ten requests miss one of two servers in one of a thousand rounds.
-            let replies: Result<Vec<EchoReply>, _> = (0..10).map(|_| ask()).collect();
+            let replies: Result<Vec<EchoReply>, _> = (0..10).map(|_| request()).collect();
             let replies = replies.map_err(|error| error.to_string())?;
             let names_of_replies: BTreeSet<&str> =
                 replies.iter().map(|reply| &*reply.name).collect();

@@ -12,7 +12,7 @@ pub(super) const SILENCE: Duration = Duration::from_millis(1500);
 /// The time within which a connected server responds.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The answer of a server.
+/// The reply of a server.
 #[derive(Debug)]
 pub(super) struct EchoReply {
     /// The server's name.
@@ -29,7 +29,7 @@ impl EchoReply {
             let name = name.to_owned();
             Some(Self { name, client })
         });
-        parsed.ok_or_else(|| io::Error::other(format!("half an answer: {text:?}")))
+        parsed.ok_or_else(|| io::Error::other(format!("an incomplete reply: {text:?}")))
     }
 }
 
@@ -54,7 +54,7 @@ pub(super) fn serve_tcp(network: &Network, port: u16, name: &str) {
     });
 }
 
-pub(super) fn ask_tcp(network: &Network, to: SocketAddr) -> io::Result<EchoReply> {
+pub(super) fn request_tcp(network: &Network, to: SocketAddr) -> io::Result<EchoReply> {
     network.run(|| {
         let mut connection = TcpStream::connect_timeout(&to, SILENCE)?;
         connection.set_read_timeout(Some(PATIENCE))?;
@@ -64,7 +64,7 @@ pub(super) fn ask_tcp(network: &Network, to: SocketAddr) -> io::Result<EchoReply
     })
 }
 
-/// An open connection: both of its ends, with a port that no other server uses.
+/// The two sockets of an open connection, with a port that no other server uses.
 pub(super) fn connection(
     from: &Network,
     to: &Network,
@@ -96,7 +96,7 @@ pub(super) fn serve_udp(network: &Network, port: u16, name: &str) {
     });
 }
 
-pub(super) fn ask_udp(network: &Network, to: SocketAddr) -> io::Result<EchoReply> {
+pub(super) fn request_udp(network: &Network, to: SocketAddr) -> io::Result<EchoReply> {
     send_udp(network, to, 1)
 }
 
@@ -191,7 +191,7 @@ pub(super) fn serve_sctp(network: &Network, port: u16, name: &str) {
 }
 
 /// Sends an INIT, and waits for the INIT ACK from that address and port.
-pub(super) fn ask_sctp(network: &Network, to: SocketAddr, from: u16) -> io::Result<EchoReply> {
+pub(super) fn request_sctp(network: &Network, to: SocketAddr, from: u16) -> io::Result<EchoReply> {
     let socket = sctp(network)?;
     socket.set_read_timeout(Some(SILENCE))?;
     socket.send_to(&packet(from, to.port(), 0, INIT, &[]), (to.ip(), 0))?;

@@ -114,7 +114,7 @@ fn policies_hold_between_pods_of_two_nodes() {
     open_connections(&cluster, &pods);
     cluster.on_server(|| cluster.kubectl.ok(&["delete", "networkpolicies", "--all"]));
     pods.all_pass();
-    cluster.end();
+    cluster.shut_down();
 }
 
 /// Default deny, selectors of pods and namespaces with their empty forms, and combinations of policies.
@@ -126,8 +126,8 @@ fn incoming_by_peers(cluster: &Cluster, pods: &Pods) {
     pods.client_2.is_dropped(to_1);
     pods.client_1.is_dropped(pods.service);
     // The node of a pod reaches the pod.
-    let probe = || packets::ask_tcp(&cluster.nodes[1].network, to_2);
-    assert_eq!(wait_for("an answer", 60, probe).name, "server-2");
+    let probe = || packets::request_tcp(&cluster.nodes[1].network, to_2);
+    assert_eq!(wait_for("a reply", 60, probe).name, "server-2");
 
     policy(
         cluster,
@@ -225,23 +225,23 @@ fn incoming_by_ports(cluster: &Cluster, pods: &Pods) {
 /// UDP and SCTP.
 fn by_protocols(cluster: &Cluster, pods: &Pods) {
     let client = &pods.client_1.network;
-    let udp = || packets::ask_udp(client, pods.server_2.at(UDP));
+    let udp = || packets::request_udp(client, pods.server_2.at(UDP));
     // An association that is already tracked would pass.
     let mut port = 41_000;
     let mut sctp = || {
         port += 1;
-        packets::ask_sctp(client, pods.server_2.at(SCTP), port)
+        packets::request_sctp(client, pods.server_2.at(SCTP), port)
     };
     let only = |protocol: &str, port: u16| {
         let rule = format!("{{ports: [{{protocol: {protocol}, port: {port}}}]}}");
         policy(cluster, "p", &ingress(&rule));
     };
     only("UDP", UDP);
-    wait_for("an answer by UDP", 60, udp);
+    wait_for("a reply by UDP", 60, udp);
     wait_for("silence by SCTP", 60, || silence(sctp()));
     pods.client_1.is_dropped(pods.server_2.at(8080));
     only("SCTP", SCTP);
-    wait_for("an answer by SCTP", 60, &mut sctp);
+    wait_for("a reply by SCTP", 60, &mut sctp);
     wait_for("silence by UDP", 60, || silence(udp()));
     only("TCP", SCTP);
     wait_for("silence by SCTP", 60, || silence(sctp()));
@@ -284,8 +284,8 @@ fn outgoing(cluster: &Cluster, pods: &Pods) {
     pods.client_1.is_dropped(to_2);
     // Only datagrams pass.
     policy(cluster, "p", &egress("{ports: [{protocol: UDP}]}"));
-    let udp = || packets::ask_udp(&pods.client_1.network, pods.server_2.at(UDP));
-    wait_for("an answer by UDP", 60, udp);
+    let udp = || packets::request_udp(&pods.client_1.network, pods.server_2.at(UDP));
+    wait_for("a reply by UDP", 60, udp);
     pods.client_1.is_dropped(to_2);
     let block = format!("{{cidr: 10.244.0.0/16, except: [{}/32]}}", pods.server_2.ip);
     policy(
@@ -334,8 +334,8 @@ fn open_connections(cluster: &Cluster, pods: &Pods) {
     let (from, to) = (&pods.client_1.network, &pods.server_2.network);
     let open = packets::connection(from, to, pods.server_2.at(7000));
     let (client, server) = open.expect("a connection");
-    let ways = [(&server, &client), (&client, &server)];
-    let arrives = |limit| ways.map(|(from, to)| packets::arrives(from, to, limit));
+    let directions = [(&server, &client), (&client, &server)];
+    let arrives = |limit| directions.map(|(from, to)| packets::arrives(from, to, limit));
     assert_eq!(arrives(packets::PATIENCE), [true; 2]);
     policy(cluster, "p", &ingress(""));
     wait_for("the connection to end", 60, || {
@@ -362,7 +362,7 @@ fn services_and_policies_hold_through_vxlan() {
     // A datagram as large as the MTU arrives; the headers have 28 bytes.
     let client = &pods.client_1.network;
     let full = || packets::send_udp(client, pods.server_2.at(UDP), 1450 - 28);
-    assert_eq!(wait_for("an answer", 60, full).name, "server-2");
+    assert_eq!(wait_for("a reply", 60, full).name, "server-2");
     let (to_2, node_port) = (pods.server_2.at(8080), at(cluster.node_ip(2), 31080));
     assert_eq!(
         cluster.outside.reaches(node_port, "server-2"),
@@ -384,7 +384,7 @@ fn services_and_policies_hold_through_vxlan() {
     policy(&cluster, "p", &from(&format!("{{ipBlock: {block}}}")));
     pods.other_1.reaches(to_2, "server-2");
     pods.client_1.is_dropped(to_2);
-    cluster.end();
+    cluster.shut_down();
 }
 
 /// The output of `ip` in the network of this thread.

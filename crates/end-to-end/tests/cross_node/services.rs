@@ -89,7 +89,7 @@ fn services_lead_to_pods_of_each_node() {
     local_endpoints_alone(&cluster, clients);
     endpoints_of_the_clients_zone_first(&cluster, clients);
     endpoints_of_the_clients_node_first(&cluster, clients);
-    cluster.end();
+    cluster.shut_down();
 }
 
 const BOTH: [&str; 2] = ["server-1", "server-2"];
@@ -98,44 +98,44 @@ const BOTH: [&str; 2] = ["server-1", "server-2"];
 fn cluster_ips_and_node_ports(cluster: &Cluster, clients: [&Machine; 2]) {
     let ip = cluster.cluster_ip("both");
     for client in clients {
-        for reply in client.is_answered_by(at(ip, 80), &BOTH) {
+        for reply in client.wait_for_servers(at(ip, 80), &BOTH) {
             assert_eq!(reply.client, client.ip, "{reply:?}");
         }
-        for reply in asks_udp(client, at(ip, 53)) {
+        for reply in replies_by_udp(client, at(ip, 53)) {
             assert_eq!(reply.client, client.ip, "{reply:?}");
         }
-        for reply in asks_sctp(client, at(ip, 9)) {
+        for reply in replies_by_sctp(client, at(ip, 9)) {
             assert_eq!(reply.client, client.ip, "{reply:?}");
         }
     }
     for number in [1, 2] {
         let node = at(cluster.node_ip(number), 31080);
         for client in [&cluster.outside, clients[0]] {
-            client.is_answered_by(node, &BOTH);
-            asks_udp(client, node);
-            asks_sctp(client, node);
+            client.wait_for_servers(node, &BOTH);
+            replies_by_udp(client, node);
+            replies_by_sctp(client, node);
         }
-        let node_place = Machine {
+        let node_machine = Machine {
             network: Network::at(cluster.nodes[number - 1].network.path().as_ref()),
             ip: cluster.node_ip(number),
         };
-        node_place.is_answered_by(at(ip, 80), &BOTH);
+        node_machine.wait_for_servers(at(ip, 80), &BOTH);
     }
 }
 
 #[track_caller]
-fn asks_udp(from: &Machine, to: SocketAddr) -> Vec<packets::EchoReply> {
+fn replies_by_udp(from: &Machine, to: SocketAddr) -> Vec<packets::EchoReply> {
     let what = format!("UDP {to}");
-    from.asks_many(&what, &BOTH, || packets::ask_udp(&from.network, to))
+    from.wait_for_replies(&what, &BOTH, || packets::request_udp(&from.network, to))
 }
 
 /// Each association has a separate port.
 #[track_caller]
-fn asks_sctp(from: &Machine, to: SocketAddr) -> Vec<packets::EchoReply> {
+fn replies_by_sctp(from: &Machine, to: SocketAddr) -> Vec<packets::EchoReply> {
     let port = Cell::new(40_000);
-    from.asks_many(&format!("SCTP {to}"), &BOTH, || {
+    from.wait_for_replies(&format!("SCTP {to}"), &BOTH, || {
         port.set(port.get() + 1);
-        packets::ask_sctp(&from.network, to, port.get())
+        packets::request_sctp(&from.network, to, port.get())
     })
 }
 
@@ -144,10 +144,10 @@ fn clients_stay_with_their_pod(cluster: &Cluster, client: &Machine) {
     let by_node = at(cluster.node_ip(1), 31081);
     let by_ip = at(cluster.cluster_ip("sticky"), 80);
     for (from, to) in [(client, by_ip), (&cluster.outside, by_node)] {
-        let ask = || packets::ask_tcp(&from.network, to);
-        let first = wait_for("an answer", 60, ask).name;
+        let request = || packets::request_tcp(&from.network, to);
+        let first = wait_for("a reply", 60, request).name;
         for _ in 0..10 {
-            assert_eq!(wait_for("an answer", 60, ask).name, first);
+            assert_eq!(wait_for("a reply", 60, request).name, first);
         }
     }
 }
@@ -181,7 +181,7 @@ fn local_endpoints_alone(cluster: &Cluster, [client_1, client_2]: [&Machine; 2])
     for port in [31082, 18480] {
         assert_eq!(outside.reaches(at(one, port), "server-1"), outside.ip);
     }
-    client_1.is_answered_by(inside, &["server-1"]);
+    client_1.wait_for_servers(inside, &["server-1"]);
     label("far-");
     health(cluster, one, port, 503, 0);
     outside.is_dropped(at(one, 31082));
@@ -224,21 +224,21 @@ fn endpoints_of_the_clients_zone_first(cluster: &Cluster, [client_1, client_2]: 
                 .ok(&["label", "node", node, &zone, "--overwrite"])
         });
     };
-    client_1.is_answered_by(zonal, &BOTH);
+    client_1.wait_for_servers(zonal, &BOTH);
     label("n1", "east");
     label("n2", "west");
-    client_1.is_answered_by(zonal, &["server-1"]);
-    client_2.is_answered_by(zonal, &["server-2"]);
+    client_1.wait_for_servers(zonal, &["server-1"]);
+    client_2.wait_for_servers(zonal, &["server-2"]);
     label("n1", "west");
-    client_1.is_answered_by(zonal, &BOTH);
-    client_2.is_answered_by(zonal, &BOTH);
+    client_1.wait_for_servers(zonal, &BOTH);
+    client_2.wait_for_servers(zonal, &BOTH);
 }
 
 /// `trafficDistribution: PreferSameNode`: the pod on the client's node, and the other pods if the node has none.
 fn endpoints_of_the_clients_node_first(cluster: &Cluster, [client_1, client_2]: [&Machine; 2]) {
     let near = at(cluster.cluster_ip("near"), 80);
-    client_1.is_answered_by(near, &["server-1"]);
-    client_2.is_answered_by(near, &["server-2"]);
+    client_1.wait_for_servers(near, &["server-1"]);
+    client_2.wait_for_servers(near, &["server-2"]);
     cluster.on_server(|| cluster.kubectl.ok(&["label", "pod", "server-1", "app-"]));
-    client_1.is_answered_by(near, &["server-2"]);
+    client_1.wait_for_servers(near, &["server-2"]);
 }

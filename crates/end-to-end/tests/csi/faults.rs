@@ -84,7 +84,7 @@ fn a_volume_s_life_with_a_driver_that_fails_in_every_call() {
     kubectl.ok(&["delete", "volumesnapshot", "one", "--timeout=480s"]);
     kubectl.ok(&["delete", "statefulset", "db", "--timeout=480s"]);
     kubectl.ok(&["delete", "pvc", "data-db-0", "--timeout=480s"]);
-    harness.wait_gone();
+    harness.wait_deleted();
     // The last failure is in a call whose work was done.
     wait_for("all failures to have happened", 60, || {
         let mut left = entries(&harness.state.join("faults"));
@@ -176,5 +176,5 @@ fn objects_that_do_not_fit_are_told() {
     assert_eq!(text(&bound, "/status/phase"), "Bound");
     kubectl.ok(&["delete", "pod", "--all", "--timeout=240s"]);
     kubectl.ok(&["delete", "pvc", "--all", "--timeout=240s"]);
-    harness.wait_gone();
+    harness.wait_deleted();
 }

@@ -68,7 +68,8 @@ pub fn a_volume_fills_and_grows(harness: &Harness) {
 fn has_no_disk_pressure(node: &Value) -> bool {
     let conditions = node["status"]["conditions"].as_array();
     let mut conditions = conditions.into_iter().flatten();
-    conditions.any(|one| one["type"] == "DiskPressure" && one["status"] == "False")
+    conditions
+        .any(|condition| condition["type"] == "DiskPressure" && condition["status"] == "False")
 }
 
 /// The figures of the volume, from the metrics and from the summary of its node.

@@ -48,7 +48,7 @@ fn a_kill_at_any_step_neither_leaks_nor_mounts_twice() {
     harness
         .kubectl
         .ok(&["delete", "pvc", "data-db-0", "--timeout=240s"]);
-    harness.wait_gone();
+    harness.wait_deleted();
 }
 
 impl Harness {
@@ -82,7 +82,7 @@ impl Harness {
         self.instance.kill();
         self.instance.start_again();
         self.kubectl = self.instance.kubectl();
-        let is_kept = || {
+        let has_recovered = || {
             let claim = self.kubectl.get(&["pvc", "data-db-0"])?;
             let status = claim["status"].to_string();
             let has_grown = !status.contains("allocatedResourceStatuses");
@@ -102,7 +102,12 @@ impl Harness {
             let all = ["get", "pods,volumeattachments,events", "-A", "-o", "wide"];
             self.kubectl.run(&all).stdout
         };
-        wait_for_or_report(&format!("{step} {at}, {fault}"), 120, is_kept, describe);
+        wait_for_or_report(
+            &format!("{step} {at}, {fault}"),
+            120,
+            has_recovered,
+            describe,
+        );
         self.kubectl.wait_ready("db", 1);
         let uses = self.check_journal();
         assert_eq!(uses.attached.len(), 1, "{uses:?}");

@@ -17,9 +17,9 @@ fn wait_for_capacity(harness: &Harness, node: &str) {
             .kubectl
             .get(&["csistoragecapacities", "-n", "csi"])?;
         let items = list["items"].as_array().into_iter().flatten();
-        let mut of_class = items.filter(|one| one["storageClassName"] == "disks");
+        let mut of_class = items.filter(|capacity| capacity["storageClassName"] == "disks");
         let node = format!("\"{node}\"");
-        match of_class.any(|one| one["nodeTopology"].to_string().contains(&node)) {
+        match of_class.any(|capacity| capacity["nodeTopology"].to_string().contains(&node)) {
             true => Ok(()),
             false => Err(list.to_string()),
         }
@@ -118,5 +118,5 @@ fn a_volume_follows_its_set_from_a_lost_node() {
     harness
         .kubectl
         .ok(&[&["delete", "pvc"][..], &claims].concat());
-    harness.wait_gone();
+    harness.wait_deleted();
 }

@@ -52,7 +52,7 @@ impl Harness {
 
     /// Waits until the driver has no volumes, and checks that no remains of them exist.
     #[track_caller]
-    fn wait_gone(&self) {
+    fn wait_deleted(&self) {
         let volumes = || {
             let left = entries(&self.state.join("volumes"));
             if left.is_empty() { Ok(()) } else { Err(left) }
@@ -61,7 +61,7 @@ impl Harness {
             let all = ["get", "pods,pvc,pv,volumeattachments,events", "-A"];
             self.kubectl.run(&all).stdout
         };
-        wait_for_or_report("the volumes to go", 120, volumes, describe);
+        wait_for_or_report("the volumes to be deleted", 120, volumes, describe);
         for kind in ["uses", "data", "snapshots"] {
             assert_eq!(entries(&self.state.join(kind)), [""; 0], "{kind}");
         }

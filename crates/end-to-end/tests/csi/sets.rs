@@ -121,10 +121,10 @@ fn sets_use_a_driver_s_volumes() {
     inline_volumes(&harness);
     another_node_and_another_group(&harness);
     one_pod_only(&harness);
-    places_with_room(&harness);
-    harness.wait_gone();
+    nodes_with_capacity(&harness);
+    harness.wait_deleted();
     the_limit_of_a_node(&harness);
-    harness.wait_gone();
+    harness.wait_deleted();
 }
 
 fn claims_of_a_set(harness: &Harness) {
@@ -339,7 +339,7 @@ fn one_pod_only(harness: &Harness) {
 }
 
 /// Volumes that belong to a node, and a node without free storage for them.
-fn places_with_room(harness: &Harness) {
+fn nodes_with_capacity(harness: &Harness) {
     let list = harness.kubectl.json(&["get", "nodes"]);
     let nodes = list["items"].as_array().expect("nodes").iter();
     let nodes: Vec<&str> = nodes.map(|node| text(node, "/metadata/name")).collect();
@@ -351,8 +351,8 @@ fn places_with_room(harness: &Harness) {
             .kubectl
             .get(&["csistoragecapacities", "-n", "csi"])?;
         let items = list["items"].as_array().into_iter().flatten();
-        let mut of_class = items.filter(|one| one["storageClassName"] == "disks-zoned");
-        match of_class.any(|one| one["capacity"] == "0") {
+        let mut of_class = items.filter(|capacity| capacity["storageClassName"] == "disks-zoned");
+        match of_class.any(|capacity| capacity["capacity"] == "0") {
             true => Ok(()),
             false => Err(list.to_string()),
         }

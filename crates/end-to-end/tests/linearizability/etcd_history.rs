@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use end_to_end::beside::Beside;
+use end_to_end::background::BackgroundProgram;
 use end_to_end::etcd::Etcd;
 use end_to_end::{Network, wait_for};
 
@@ -54,7 +54,7 @@ impl EtcdHistory {
     }
 }
 
-fn changes(watch: &Beside) -> BTreeMap<u64, Changes> {
+fn changes(watch: &BackgroundProgram) -> BTreeMap<u64, Changes> {
     let mut changes = BTreeMap::<u64, Changes>::new();
     let (mut is_deletion, mut name, mut revision) = (false, String::new(), 0);
     let printed = watch.output();

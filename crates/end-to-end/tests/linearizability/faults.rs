@@ -63,7 +63,7 @@ pub enum Struck {
     Cut {
         servers: Vec<(usize, usize)>,
         members: Vec<(usize, usize)>,
-        ways: Vec<(usize, usize)>,
+        directions: Vec<(usize, usize)>,
     },
 }
 
@@ -78,7 +78,7 @@ impl Fault {
         let server = random.place(machines.servers.len());
         let member = random.place(MEMBERS);
         let to_others = |member: usize| others(member).map(|other| (member, other)).collect();
-        let (mut servers, mut members, mut ways) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut servers, mut members, mut directions) = (Vec::new(), Vec::new(), Vec::new());
         let struck = match self {
             Self::MemberKilled => Struck::MemberKilled(member),
             Self::LeaderKilled => Struck::MemberKilled(machines.etcd.leader()),
@@ -101,7 +101,7 @@ impl Fault {
                 Struck::Cut {
                     servers,
                     members,
-                    ways,
+                    directions,
                 }
             }
             Self::LeaderWithoutMembers => {
@@ -109,19 +109,19 @@ impl Fault {
                 Struck::Cut {
                     servers,
                     members,
-                    ways,
+                    directions,
                 }
             }
             Self::LeaderUnheard => {
                 let leader = machines.etcd.leader();
-                ways = others(leader)
+                directions = others(leader)
                     .take(1)
                     .map(|other| (leader, other))
                     .collect();
                 Struck::Cut {
                     servers,
                     members,
-                    ways,
+                    directions,
                 }
             }
         };
@@ -149,7 +149,7 @@ impl Struck {
             Self::Cut {
                 servers,
                 members,
-                ways,
+                directions,
             } => {
                 let etcd = &machines.etcd;
                 for (server, member) in servers {
@@ -158,7 +158,7 @@ impl Struck {
                 for (one, other) in members {
                     cut(etcd.machine(*one), etcd.machine(*other));
                 }
-                for (from, to) in ways {
+                for (from, to) in directions {
                     etcd.machine(*from).lose(etcd.machine(*to));
                 }
             }
@@ -182,7 +182,7 @@ impl Struck {
             Self::Cut {
                 servers,
                 members,
-                ways,
+                directions,
             } => {
                 let etcd = &machines.etcd;
                 for (server, member) in servers {
@@ -191,7 +191,7 @@ impl Struck {
                 for (one, other) in members {
                     mend(etcd.machine(one), etcd.machine(other));
                 }
-                for (from, to) in ways {
+                for (from, to) in directions {
                     etcd.machine(from).find(etcd.machine(to));
                 }
             }

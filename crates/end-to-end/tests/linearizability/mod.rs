@@ -45,12 +45,12 @@ struct Clients {
     servers: Vec<Api>,
     is_over: AtomicBool,
     rounds: AtomicUsize,
-    answers: AtomicUsize,
+    responses: AtomicUsize,
     unknown: AtomicUsize,
     /// Resource versions of acknowledged writes, with names and written contents.
     acknowledged: Mutex<Vec<(u64, String, String)>>,
     /// The resource version at which watchers stop.
-    end: AtomicU64,
+    end_revision: AtomicU64,
 }
 
 impl Clients {
@@ -80,10 +80,10 @@ impl Clients {
             servers,
             is_over: AtomicBool::new(false),
             rounds: AtomicUsize::new(0),
-            answers: AtomicUsize::new(0),
+            responses: AtomicUsize::new(0),
             unknown: AtomicUsize::new(0),
             acknowledged: Mutex::default(),
-            end: AtomicU64::new(u64::MAX),
+            end_revision: AtomicU64::new(u64::MAX),
         }
     }
 
@@ -91,7 +91,7 @@ impl Clients {
     fn base(&self) -> (u64, Pairs) {
         let list = self
             .network
-            .run(|| self.servers[0].ask(Method::GET, PATH, None));
+            .run(|| self.servers[0].request(Method::GET, PATH, None));
         watchers::listed(&list.expect("a list"))
     }
 
@@ -105,13 +105,13 @@ impl Clients {
         });
         let written = wait_for("the last write", 120, || {
             self.network
-                .run(|| self.servers[0].ask(Method::POST, PATH, Some(&object)))
+                .run(|| self.servers[0].request(Method::POST, PATH, Some(&object)))
                 .map_err(|error| error.to_string())
         });
         version(&written)
     }
 
-    /// Rounds until the end, each checked.
+    /// Runs and checks rounds until the faults are over.
     fn rounds(&self, mut random: Random) {
         while !self.is_over.load(Ordering::SeqCst) {
             let number = self.rounds.load(Ordering::SeqCst);
@@ -158,7 +158,7 @@ impl Clients {
             }
             history.answered(client, result);
             revisions.lock().expect("the lock").extend(informs);
-            self.answers.fetch_add(1, Ordering::SeqCst);
+            self.responses.fetch_add(1, Ordering::SeqCst);
         }
     }
 
@@ -184,7 +184,7 @@ impl Clients {
 fn perform(server: &Api, round: usize, op: Op) -> Option<Ret> {
     let (request, body) = request(round, op);
     let (method, path) = request;
-    let result = server.ask_within(PATIENCE, (method, &path), body.as_ref());
+    let result = server.request_within(PATIENCE, (method, &path), body.as_ref());
     let is_read = matches!(op, Op::Get(_) | Op::List);
     match result {
         Some(Ok(object)) => Some(done(op, &object)),
@@ -314,27 +314,33 @@ fn three_servers_are_linearizable_under_faults() {
         let struck = std::panic::catch_unwind(work);
         clients.is_over.store(true, Ordering::SeqCst);
         let checked = rounds.join();
-        let end = struck.as_ref().map_or(0, |last| *last);
-        clients.end.store(end, Ordering::SeqCst);
+        let end_revision = struck.as_ref().map_or(0, |last| *last);
+        clients.end_revision.store(end_revision, Ordering::SeqCst);
         let watched = watchers.map(|watcher| watcher.join().expect("the watcher gets to the end"));
-        checked.expect("the answers are linearizable");
+        checked.expect("the responses are linearizable");
         if let Err(panic) = struck {
             std::panic::resume_unwind(panic);
         }
         watched
     });
     let count = |number: &AtomicUsize| number.load(Ordering::SeqCst);
-    let end = clients.end.load(Ordering::SeqCst);
+    let end_revision = clients.end_revision.load(Ordering::SeqCst);
     let moves: usize = watched.iter().map(|watcher| watcher.moves).sum();
     let acknowledged = clients.acknowledged.lock().expect("the lock");
     let newest = watchers::newest(&watched, &acknowledged);
     history.read_to(newest, &machines.etcd, &clients.network);
-    watchers::check(start, &watched, &acknowledged, &history.changes, end);
+    watchers::check(
+        start,
+        &watched,
+        &acknowledged,
+        &history.changes,
+        end_revision,
+    );
     let changes = history.changes.len();
     eprintln!(
-        "{} rounds, {} answers, {} operations without one; {changes} changes, {moves} watches",
+        "{} rounds, {} responses, {} operations without a response; {changes} changes, {moves} watches",
         count(&clients.rounds),
-        count(&clients.answers),
+        count(&clients.responses),
         count(&clients.unknown),
     );
     assert!(

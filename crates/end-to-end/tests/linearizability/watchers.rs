@@ -29,7 +29,7 @@ pub struct Watcher<'a> {
     random: Random,
     at: Option<u64>,
     /// All received events, in order.
-    pub seen: Vec<WatchEntry>,
+    pub observed: Vec<WatchEntry>,
     /// The types of the events by resource version.
     pub types: Vec<(u64, Type)>,
     /// The number of started watches.
@@ -42,18 +42,18 @@ impl<'a> Watcher<'a> {
             clients,
             random,
             at: None,
-            seen: Vec::new(),
+            observed: Vec::new(),
             types: Vec::new(),
             moves: 0,
         }
     }
 
-    /// Follows until the end.
+    /// Follows until the resource version at which watchers stop.
     pub fn follow(mut self) -> Self {
         let clients = self.clients;
         clients.network.run(move || {
             let mut expired = 0;
-            while self.at.is_none_or(|at| !self.is_end(at)) {
+            while self.at.is_none_or(|at| !self.has_reached_end(at)) {
                 let index = self.random.place(clients.servers.len());
                 match self.follow_at(index) {
                     Ok(()) => expired = 0,
@@ -67,8 +67,8 @@ impl<'a> Watcher<'a> {
         })
     }
 
-    fn is_end(&self, at: u64) -> bool {
-        at >= self.clients.end.load(Ordering::SeqCst)
+    fn has_reached_end(&self, at: u64) -> bool {
+        at >= self.clients.end_revision.load(Ordering::SeqCst)
     }
 
     /// Watches at a server for a while, after a list if there is no resource version.
@@ -77,10 +77,10 @@ impl<'a> Watcher<'a> {
     fn follow_at(&mut self, index: usize) -> Result<(), Option<u16>> {
         let server = &self.clients.servers[index];
         let Some(at) = self.at else {
-            let result = server.ask_within(PATIENCE, (Method::GET, PATH), None);
+            let result = server.request_within(PATIENCE, (Method::GET, PATH), None);
             let list = result.ok_or(None)?.map_err(|error| code(&error))?;
             let (revision, pairs) = listed(&list);
-            self.see(revision, WatchEntry::Listed(revision, pairs));
+            self.observe(revision, WatchEntry::Listed(revision, pairs));
             return Ok(());
         };
         self.moves += 1;
@@ -89,17 +89,17 @@ impl<'a> Watcher<'a> {
         let mut refused = None;
         let followed = server.follow(&path, time, |event| {
             match event {
-                WatchEvent::Added(object) => self.see_change(Type::Added, &object),
-                WatchEvent::Modified(object) => self.see_change(Type::Modified, &object),
-                WatchEvent::Deleted(object) => self.see_change(Type::Deleted, &object),
+                WatchEvent::Added(object) => self.observe_change(Type::Added, &object),
+                WatchEvent::Modified(object) => self.observe_change(Type::Modified, &object),
+                WatchEvent::Deleted(object) => self.observe_change(Type::Deleted, &object),
                 WatchEvent::Bookmark(bookmark) => {
                     let revision = bookmark.metadata.resource_version.parse();
                     let revision = revision.expect("a resource version");
-                    self.see(revision, WatchEntry::Progress(revision));
+                    self.observe(revision, WatchEntry::Progress(revision));
                 }
                 WatchEvent::Error(status) => refused = Some(status.code),
             }
-            refused.is_none() && self.at.is_none_or(|at| !self.is_end(at))
+            refused.is_none() && self.at.is_none_or(|at| !self.has_reached_end(at))
         });
         match (followed, refused) {
             (Ok(()), None) => Ok(()),
@@ -108,16 +108,16 @@ impl<'a> Watcher<'a> {
         }
     }
 
-    fn see_change(&mut self, kind: Type, object: &Value) {
+    fn observe_change(&mut self, kind: Type, object: &Value) {
         let (name, revision) = (text(object, "/metadata/name"), version(object));
         let value = (kind != Type::Deleted).then(|| value(object));
         let changes = Changes::from([(name.to_owned(), value)]);
         self.types.push((revision, kind));
-        self.see(revision, WatchEntry::Changed(revision, changes));
+        self.observe(revision, WatchEntry::Changed(revision, changes));
     }
 
-    fn see(&mut self, revision: u64, event: WatchEntry) {
-        self.seen.push(event);
+    fn observe(&mut self, revision: u64, event: WatchEntry) {
+        self.observed.push(event);
         self.at = Some(revision);
     }
 }
@@ -161,7 +161,7 @@ pub fn check(
     watchers: &[Watcher<'_>],
     acknowledged: &[(u64, String, String)],
     history: &BTreeMap<u64, Changes>,
-    end: u64,
+    end_revision: u64,
 ) {
     for (revision, name, value) in acknowledged {
         let change = Changes::from([(name.clone(), Some(value.clone()))]);
@@ -186,7 +186,7 @@ pub fn check(
         truth.0.insert(*revision, state.clone());
     }
     for (number, watcher) in watchers.iter().enumerate() {
-        if let Err(difference) = truth.check(&watcher.seen, end) {
+        if let Err(difference) = truth.check(&watcher.observed, end_revision) {
             panic!("watcher {number}: {difference}");
         }
         for (revision, kind) in &watcher.types {

@@ -12,7 +12,7 @@ use end_to_end::{Instance, Kubectl, Shell, example, text, wait_for_text, with_re
 use serde_json::json;
 
 use super::nfs::{directories, exported, on_a_server};
-use super::{IN_EXAMPLES, event, gone, manifest};
+use super::{IN_EXAMPLES, event, manifest, wait_until_empty};
 
 #[test]
 fn the_articles_keep_their_data_on_a_server() {
@@ -117,27 +117,31 @@ fn redis_keeps_its_data(instance: &Instance, kubectl: &Kubectl, others: &[String
         assert_eq!(directory, Some(&*name));
         assert!(directories().contains(&name), "{:?}", directories());
     }
-    let ask = |pod: &str, command: &str| {
+    let redis_cli = |pod: &str, command: &str| {
         let output = shell.ok(&format!("kubectl exec {pod} -- redis-cli --raw {command}"));
         output.trim().to_owned()
     };
-    assert_eq!(ask("redis-pv-sts-0", "set a 111"), "OK");
-    assert_eq!(ask("redis-pv-sts-1", "get a"), "", "each has its own data");
-    assert_eq!(ask("redis-pv-sts-0", "save"), "OK");
+    assert_eq!(redis_cli("redis-pv-sts-0", "set a 111"), "OK");
+    assert_eq!(
+        redis_cli("redis-pv-sts-1", "get a"),
+        "",
+        "each has its own data"
+    );
+    assert_eq!(redis_cli("redis-pv-sts-0", "save"), "OK");
     shell.ok("kubectl delete pod redis-pv-sts-0");
     kubectl.wait_ready("redis-pv-sts", 2);
-    assert_eq!(ask("redis-pv-sts-0", "get a"), "111");
+    assert_eq!(redis_cli("redis-pv-sts-0", "get a"), "111");
     let replicaof = "kubectl exec -it redis-pv-sts-1 -- \
         redis-cli replicaof redis-pv-sts-0.redis-svc 6379";
     assert_eq!(shell.ok(replicaof).trim(), "OK");
-    wait_for_text("111", 300, || ask("redis-pv-sts-1", "get a"));
+    wait_for_text("111", 300, || redis_cli("redis-pv-sts-1", "get a"));
 
     shell.ok("kubectl delete statefulset redis-pv-sts");
     shell.ok("kubectl delete -f redis-svc.yml");
     shell.ok("kubectl wait --for=delete pod -l app=redis-pv-sts --timeout=300s");
     assert_eq!(directories().len(), others.len() + 2, "claims stay");
     shell.ok("kubectl delete pvc --all --timeout=300s");
-    gone("the directories of the claims to be removed", || {
+    wait_until_empty("the directories of the claims to be removed", || {
         let left = directories().into_iter();
         left.filter(|name| !others.contains(name)).collect()
     });

@@ -11,7 +11,8 @@ use end_to_end::{
 use serde_json::json;
 
 use super::{
-    event, exec, gone, loads, manifest, of_claim, pod, ready, run, server_address, with_busybox,
+    event, exec, loads, manifest, of_claim, pod, ready, run, server_address, wait_until_empty,
+    with_busybox,
 };
 
 fn start_cluster(address: &str) {
@@ -106,10 +107,10 @@ fn with_cluster(address: &str) {
     a_file_system_grows(&kubectl);
 
     kubectl.ok(&["delete", "statefulset", "notes"]);
-    gone("the images to be unmapped", mapped);
+    wait_until_empty("the images to be unmapped", mapped);
     kubectl.ok(&["delete", "pvc", "data-notes-0", "data-notes-1"]);
-    gone("the images to be removed", images);
-    gone("the volumes to go", || {
+    wait_until_empty("the images to be removed", images);
+    wait_until_empty("the volumes to be deleted", || {
         let left = kubectl.ok(&["get", "pv", "-o", "name"]);
         left.lines().map(str::to_owned).collect()
     });
@@ -143,7 +144,7 @@ fn a_file_system_grows(kubectl: &Kubectl) {
     assert!(size() > 2 * before, "{before} and {}", size());
     assert_eq!(exec(kubectl, "notes-0", "cat /data/note"), "first\n");
     kubectl.ok(&["scale", "statefulset", "notes", "--replicas=1"]);
-    wait_for("the pod to go", 300, || {
+    wait_for("the pod to be deleted", 300, || {
         match kubectl.ok(&["get", "pods", "-o", "name"]) {
             pods if pods.contains("notes-1") => Err(pods),
             _ => Ok(()),
@@ -225,14 +226,14 @@ fn by_hand(kubectl: &Kubectl, volume: &str, address: &str) {
     kubectl.apply(&pod("writer", of_claim("by-hand")));
     event(kubectl, "writer", "rbd image kube/foo is still being used");
     // Each attempt maps the image for a moment.
-    gone("the image to be unmapped", mapped);
+    wait_until_empty("the image to be unmapped", mapped);
     drop(watcher);
     ready(kubectl, "writer");
     let write = "echo kept > /data/note; echo hello from Ceph > /data/index.html; sync";
     exec(kubectl, "writer", write);
     assert_eq!(mapped(), ["foo"]);
     kubectl.ok(&["delete", "pod", "writer"]);
-    gone("the image to be unmapped", mapped);
+    wait_until_empty("the image to be unmapped", mapped);
 
     let monitors = json!([format!("{address}:6789")]);
     let source = json!({"rbd": {"monitors": monitors, "pool": "kube", "image": "foo",
@@ -246,7 +247,7 @@ fn by_hand(kubectl: &Kubectl, volume: &str, address: &str) {
     );
     assert_eq!(read, "kept\nrefused\n");
     kubectl.ok(&["delete", "pod", "reader"]);
-    gone("the image to be unmapped", mapped);
+    wait_until_empty("the image to be unmapped", mapped);
     // With the policy Retain the image stays.
     kubectl.ok(&["delete", "pvc", "by-hand"]);
     kubectl.ok(&["delete", "pv", "pv-volume"]);
@@ -281,7 +282,7 @@ fn of_the_article(instance: &Instance, kubectl: &Kubectl, address: &str) {
     let touch = "touch /usr/share/nginx/html/no || echo refused";
     assert_eq!(exec(kubectl, "pv-pod", touch), "refused\n");
     shell.ok("kubectl delete -f pv-pod.yaml -f pv-claim.yaml --timeout=300s");
-    gone("the image to be unmapped", mapped);
+    wait_until_empty("the image to be unmapped", mapped);
     kubectl.ok(&["delete", "pv", "pv-volume"]);
 }
 
@@ -308,9 +309,9 @@ fn a_device(kubectl: &Kubectl, instance: &Instance) {
         exec(kubectl, "raw", "blockdev --getsize64 /dev/raw")
     });
     kubectl.ok(&["delete", "pod", "raw"]);
-    gone("the device to be unmapped", mapped);
+    wait_until_empty("the device to be unmapped", mapped);
     kubectl.ok(&["delete", "pvc", "raw"]);
-    gone("its image to be removed", || {
+    wait_until_empty("its image to be removed", || {
         images()
             .into_iter()
             .filter(|image| image != "foo")

@@ -90,7 +90,7 @@ fn ready(kubectl: &Kubectl, pod: &str) {
 }
 
 #[track_caller]
-fn gone(what: &str, mut left: impl FnMut() -> Vec<String>) {
+fn wait_until_empty(what: &str, mut left: impl FnMut() -> Vec<String>) {
     wait_for(what, 120, || match left() {
         left if left.is_empty() => Ok(()),
         left => Err(left),

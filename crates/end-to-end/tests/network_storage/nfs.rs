@@ -10,7 +10,8 @@ use end_to_end::{Kubectl, wait_for, wait_for_text};
 use serde_json::{Value, json};
 
 use super::{
-    event, exec, gone, loads, manifest, of_claim, pod, ready, server_address, with_busybox,
+    event, exec, loads, manifest, of_claim, pod, ready, server_address, wait_until_empty,
+    with_busybox,
 };
 
 /// The exported directory of the examples.
@@ -133,7 +134,7 @@ fn with_server(address: &str) {
     kubectl.ok(&["delete", "pod", "late"]);
     kubectl.ok(&["delete", "deployment", "shared"]);
     kubectl.ok(&["delete", "pvc", "shared-files"]);
-    gone("the directory to be removed", directories);
+    wait_until_empty("the directory to be removed", directories);
 
     // By default the files are retained with another name.
     let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
@@ -161,7 +162,7 @@ fn with_server(address: &str) {
         }
     });
 
-    what_is_kept(&kubectl, address);
+    retained_directories(&kubectl, address);
 
     // The volume of the page, created by a user.
     kubectl.apply(&manifest("pv.yaml"));
@@ -175,7 +176,7 @@ fn with_server(address: &str) {
 
 /// A directory that its class retains, and a directory whose volume is retained. Its user, a group and a subdirectory
 /// do not change the permissions of others on the server.
-fn what_is_kept(kubectl: &Kubectl, address: &str) {
+fn retained_directories(kubectl: &Kubectl, address: &str) {
     for (name, parameter, policy) in [
         ("of-class", json!({"onDelete": "retain"}), "Delete"),
         ("of-volume", json!({"archiveOnDelete": "false"}), "Retain"),
@@ -211,7 +212,7 @@ fn what_is_kept(kubectl: &Kubectl, address: &str) {
             });
             kubectl.ok(&["delete", "pv", &volume]);
         }
-        gone("the volume to go", || {
+        wait_until_empty("the volume to be deleted", || {
             let left = kubectl.ok(&["get", "pv", "-o", "name"]);
             left.lines().map(str::to_owned).collect()
         });

@@ -18,7 +18,7 @@ use end_to_end::{Instance, Kubectl, Network, text, wait_for, wait_for_or_report,
 use serde_json::{Value, json};
 
 use super::nfs::{EXPORT, ROOT, exported, on_a_server, serve};
-use super::{exec, gone, manifest, of_claim, pod, ready};
+use super::{exec, manifest, of_claim, pod, ready, wait_until_empty};
 
 const NODES: usize = 3;
 
@@ -29,18 +29,18 @@ mine=/files/$HOSTNAME
 body=$(cat /proc/sys/kernel/random/uuid)
 echo >$mine
 exec 3>>/own/journal
-turn() { ln $mine /files/turn 2>/dev/null || test /files/turn -ef $mine; }
+lock() { ln $mine /files/lock 2>/dev/null || test /files/lock -ef $mine; }
 n=0
 if test -e /own/count; then n=$(cat /own/count); fi
 echo begins after $n
 while true; do
-  until turn; do sleep 0.2; done
+  until lock; do sleep 0.2; done
   n=$((n+1))
   echo $n >/own/new
   mv /own/new /own/count
   echo $HOSTNAME $n >>/files/log
   echo acknowledged $HOSTNAME $n
-  rm /files/turn
+  rm /files/lock
   printf '%s %06d\n' $body $n >&3
   sleep 0.2
 done
@@ -147,7 +147,7 @@ fn with_server(address: &str) {
     let acknowledged = a_node_is_lost(&instance, &kubectl, last);
 
     kubectl.ok(&["delete", "statefulset", "writers", "--timeout=600s"]);
-    gone("the pods to go", || {
+    wait_until_empty("the pods to be deleted", || {
         let left = kubectl.ok(&["get", "pods", "-o", "name"]);
         left.lines().map(str::to_owned).collect()
     });
@@ -156,7 +156,7 @@ fn with_server(address: &str) {
         &directory_of(&below),
     );
     kubectl.ok(&["delete", "pvc", "--all", "--timeout=600s"]);
-    gone("the directories of the claims to be removed", || {
+    wait_until_empty("the directories of the claims to be removed", || {
         let entries = fs::read_dir(exported()).expect("list the export");
         let names = entries.map(|entry| entry.expect("list the export").file_name());
         let names = names.map(|name| name.to_string_lossy().into_owned());
@@ -335,7 +335,7 @@ fn a_node_is_lost(instance: &Instance, kubectl: &Kubectl, lost: &str) -> BTreeSe
     all_write_more(kubectl);
     link("up");
     let uid = text(&before, "/metadata/uid");
-    wait_for("the former mounts to go", 300, || {
+    wait_for("the former mounts to be unmounted", 300, || {
         let mounts = fs::read_to_string("/proc/self/mounts").expect("read the mounts");
         let mut left = mounts.lines().filter(|line| line.contains(uid));
         left.next().map_or(Ok(()), |line| Err(line.to_owned()))
@@ -356,7 +356,7 @@ fn a_node_is_lost(instance: &Instance, kubectl: &Kubectl, lost: &str) -> BTreeSe
         .and_then(|number| number.parse().ok())
         .expect("a number");
     kubectl.ok(&["scale", "statefulset", "writers", "--replicas=0"]);
-    gone("the pods to end", || {
+    wait_until_empty("the pods to exit", || {
         let left = kubectl.ok(&["get", "pods", "-o", "name"]);
         left.lines().map(str::to_owned).collect()
     });

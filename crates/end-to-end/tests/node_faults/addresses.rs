@@ -84,7 +84,7 @@ fn a_node_with_another_address_keeps_its_pods() {
     // Requests do not wait for responses to the former address.
     let output = machines.nodes[0].output();
     assert!(!output.contains("nothing was sent for"), "{output}");
-    machines.end();
+    machines.shut_down();
 }
 
 /// Announced: the server has both addresses for a while, and is started with the new address, which its nodes learn.
@@ -114,7 +114,7 @@ fn nodes_follow_a_server_that_is_moved_with_notice() {
         wait_for_text("goes to another server", 120, || node.output());
     }
     server_is_followed(&machines, &kubectl, &before);
-    machines.end();
+    machines.shut_down();
 }
 
 /// Unannounced: the nodes do not find the server, and their pods continue; each agent is started once with the new
@@ -131,7 +131,7 @@ fn nodes_are_told_the_new_address_of_their_server() {
         node.start(&["node", "--server", &url]);
     }
     server_is_followed(&machines, &kubectl, &before);
-    machines.end();
+    machines.shut_down();
 }
 
 /// The nodes are Ready with the new address of the server, and their pods have not changed.

@@ -45,13 +45,13 @@ fn a_node_whose_disk_is_full_stays_and_its_pods_go_elsewhere() {
         wait_node_ready(&kubectl, "n1");
         assert_eq!(fenced(&kubectl), "", "no node was lost");
     });
-    disk.make_room();
+    disk.reclaim_space();
     machines.server.network.run(|| {
         wait_for_text("False", 120, || disk_pressure(&kubectl));
         kubectl.ok(&["scale", "statefulset/ticks", "--replicas=2"]);
         wait_for_pod(&kubectl, &mut running_pods, "ticks-1", "n1");
     });
-    machines.end();
+    machines.shut_down();
 }
 
 fn disk_pressure(kubectl: &Kubectl) -> String {

@@ -36,5 +36,5 @@ fn a_node_whose_link_is_half_open_loses_its_pods_to_another_node() {
         });
     }
     assert_eq!(running_pods.0["ticks-0"].len(), 3, "it was replaced twice");
-    machines.end();
+    machines.shut_down();
 }

@@ -92,7 +92,7 @@ impl Machines {
         running_pods
     }
 
-    fn end(mut self) {
+    fn shut_down(mut self) {
         for node in &mut self.nodes {
             node.interrupt();
         }
@@ -247,10 +247,10 @@ fn a_rollout_over_two_nodes_completes_while_packets_are_lost() {
                 let pods = running_pods.read(&kubectl)?;
                 let set = get(&kubectl, &["statefulset", "rolls"])?;
                 let status = &set["status"];
-                let is_seen = status["observedGeneration"] == set["metadata"]["generation"];
+                let is_observed = status["observedGeneration"] == set["metadata"]["generation"];
                 let is = |field: &str| status[field] == 2;
                 let is_new = status["currentRevision"] == status["updateRevision"];
-                match is_seen && is_new && is("updatedReplicas") && is("readyReplicas") {
+                match is_observed && is_new && is("updatedReplicas") && is("readyReplicas") {
                     true => Ok(()),
                     false => Err(format!("{status} {pods:?}")),
                 }
@@ -294,7 +294,7 @@ fn a_rollout_over_two_nodes_completes_while_packets_are_lost() {
             before
         );
     });
-    machines.end();
+    machines.shut_down();
 }
 
 /// Writes to the disk of a node's data directory block. The agent cannot renew the lease, so the pods end with the
@@ -305,10 +305,10 @@ fn a_node_whose_disk_hangs_loses_its_pods_to_another_node() {
     let mut running_pods = machines.join_on_a_disk();
     let kubectl = machines.server.kubectl();
     let disk = machines.disk.as_ref().expect("a disk");
-    disk.hold_up();
+    disk.block_writes();
     // The agent waits for the disk, too, to write the deadline of its lease, but still responds.
-    let old = moves_while_the_agent_answers(&machines, &mut running_pods);
-    disk.let_go();
+    let old = moves_while_the_agent_responds(&machines, &mut running_pods);
+    disk.unblock_writes();
     machines.server.network.run(|| {
         wait_node_ready(&kubectl, "n1");
         kubectl.ok(&["scale", "statefulset/ticks", "--replicas=2"]);
@@ -317,7 +317,7 @@ fn a_node_whose_disk_hangs_loses_its_pods_to_another_node() {
         assert!(!runs(&old));
         assert_eq!(running_pods.0["ticks-0"].len(), 2, "it was replaced once");
     });
-    machines.end();
+    machines.shut_down();
 }
 
 /// Writes to the disk fail. The agent does not exit (a write to a page of a mapped file would kill it), and does not
@@ -327,7 +327,7 @@ fn a_node_whose_disk_fails_loses_its_pods_to_another_node() {
     let mut machines = Machines::new();
     let mut running_pods = machines.join_on_a_disk();
     machines.disk.as_ref().expect("a disk").fail();
-    moves_while_the_agent_answers(&machines, &mut running_pods);
+    moves_while_the_agent_responds(&machines, &mut running_pods);
     machines.nodes[0].kill();
     // The mounts of the node can be removed then.
     machines.disk.as_ref().expect("a disk").repair();
@@ -336,7 +336,7 @@ fn a_node_whose_disk_fails_loses_its_pods_to_another_node() {
 }
 
 /// Waits until the pod of the first node runs on the other node; returns the UID of the former pod.
-fn moves_while_the_agent_answers(machines: &Machines, running_pods: &mut RunningPods) -> String {
+fn moves_while_the_agent_responds(machines: &Machines, running_pods: &mut RunningPods) -> String {
     let kubectl = machines.server.kubectl();
     let old = running_pods.0["ticks-0"][0].clone();
     assert!(runs(&old));

@@ -64,7 +64,7 @@ fn a_pod_whose_node_is_cut_off_right_after_a_renewal_runs_elsewhere_within_the_p
         wait_for_pod(&kubectl, &mut running_pods, "ticks-0", "n2");
         renewed.elapsed()
     });
-    let load = load.end();
+    let load = load.finish();
     let ended = ended.expect("the pod ended before the fence");
     let fenced = fenced.expect("a fence");
     let times =
@@ -86,5 +86,5 @@ fn a_pod_whose_node_is_cut_off_right_after_a_renewal_runs_elsewhere_within_the_p
         }
     }
     machines.lan.set_link(&machines.nodes[0], "up");
-    machines.end();
+    machines.shut_down();
 }

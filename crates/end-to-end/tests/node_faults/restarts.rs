@@ -50,7 +50,7 @@ fn restarts_do_not_postpone_the_loss_of_a_silent_node_for_ever() {
         .server
         .network
         .run(|| wait_node_ready(&kubectl, "n1"));
-    machines.end();
+    machines.shut_down();
 }
 
 /// Starts the server, and kills it before it could have fenced the node by its own observation alone. A server that has

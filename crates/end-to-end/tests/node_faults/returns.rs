@@ -80,7 +80,7 @@ fn a_volume_that_stayed_with_its_node_is_used_again() {
         wait_for_pod(&kubectl, &mut running_pods, "moves-1", "n1");
         assert_eq!(running_pods.0["moves-0"].len(), 2, "it was replaced once");
     });
-    machines.end();
+    machines.shut_down();
 }
 
 /// A pod of a set without the value `Failover` waits for its lost node until a user confirms that the machine is off
@@ -124,7 +124,7 @@ fn a_person_confirms_that_a_lost_node_is_off() {
         wait_for_pod(&kubectl, &mut running_pods, "waits-1", "n1");
         assert_eq!(running_pods.0["waits-0"].len(), 2, "it was replaced once");
     });
-    machines.end();
+    machines.shut_down();
 }
 
 /// All processes of a node are suspended, including those that guard its pods. They continue after its pod runs
@@ -183,7 +183,7 @@ fn a_node_that_thaws_after_the_takeover_ends_its_bodies_before_it_is_ready() {
         wait_for_pod(&kubectl, &mut running_pods, "ticks-1", "n1");
         assert_eq!(running_pods.0["ticks-0"], [new], "it was replaced once");
     });
-    machines.end();
+    machines.shut_down();
 }
 
 /// Parent and state of each process (proc_pid_stat(5)).

@@ -9,14 +9,14 @@ use end_to_end::{Kubectl, binary, text, wait_for, wait_for_text};
 use super::{Machines, fenced, wait_for_pod, wait_node_ready};
 
 /// The text with which the program contains its version.
-const OWN: &[u8] = concat!("+mainstay.", env!("CARGO_PKG_VERSION")).as_bytes();
+const VERSION_TEXT: &[u8] = concat!("+mainstay.", env!("CARGO_PKG_VERSION")).as_bytes();
 
 /// A copy of the program with this version, whose text has the length of the original.
 fn program_of(version: &str, directory: &Path) -> PathBuf {
     let mut bytes = fs::read(binary()).expect("read the program");
-    let at = memchr::memmem::find(&bytes, OWN);
+    let at = memchr::memmem::find(&bytes, VERSION_TEXT);
     let at = at.expect("the program names its version");
-    let end = at + OWN.len();
+    let end = at + VERSION_TEXT.len();
     bytes[end - version.len()..end].copy_from_slice(version.as_bytes());
     let path = directory.join(format!("mainstay-{version}"));
     fs::write(&path, bytes).expect("write a program");
@@ -96,5 +96,5 @@ fn a_node_may_be_older_than_its_server_and_not_newer() {
         goes_on(&kubectl, &uid);
         assert_eq!(fenced(&kubectl), "", "no node was lost");
     });
-    machines.end();
+    machines.shut_down();
 }

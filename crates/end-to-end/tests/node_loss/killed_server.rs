@@ -5,7 +5,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::local_replicated::{
-    a_node_is_lost, lines, record, the_lines_are_kept, wait_for_copy, with_the_set,
+    a_node_is_lost, check_retained_lines, lines, record, wait_for_copy, with_the_set,
 };
 use super::{Cluster, Loss};
 
@@ -53,7 +53,7 @@ fn a_promotion_goes_on_after_the_server_was_killed() {
         cluster.bring_back(number, Loss::Killed);
         let lost = cluster.nodes[number].data();
         cluster.server.network.run(|| {
-            the_lines_are_kept(&kubectl, &lost, epoch - 1);
+            check_retained_lines(&kubectl, &lost, epoch - 1);
             wait_for_copy(&kubectl);
             // The volume was promoted once.
             let record = record(&kubectl).expect("a record");
@@ -61,5 +61,5 @@ fn a_promotion_goes_on_after_the_server_was_killed() {
             assert_eq!(record["recovery"], point);
         });
     }
-    cluster.end();
+    cluster.shut_down();
 }

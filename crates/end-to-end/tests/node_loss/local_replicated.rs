@@ -83,7 +83,7 @@ fn the_pod_runs_on_the_other_node_with_a_stated_recovery_point() {
         cluster.bring_back(number, loss);
         let lost = cluster.nodes[number].data();
         cluster.server.network.run(|| {
-            the_lines_are_kept(&kubectl, &lost, epoch - 1);
+            check_retained_lines(&kubectl, &lost, epoch - 1);
             wait_for_copy(&kubectl);
             let listed = get(&kubectl, &["pod", "db-0"]).expect("the pod");
             assert!(is_ready(&listed), "{listed}");
@@ -106,7 +106,7 @@ fn the_pod_runs_on_the_other_node_with_a_stated_recovery_point() {
             }
         });
     });
-    cluster.end();
+    cluster.shut_down();
 }
 
 /// A server and two nodes, with the pod on one of the nodes.
@@ -125,7 +125,7 @@ pub(super) fn with(nodes: u64, class: &str, set: &str) -> (Cluster, Kubectl) {
     let cluster = Cluster::of(nodes, &lease, |_| {});
     let kubectl = cluster.server.kubectl();
     cluster.server.network.run(|| {
-        cluster.reserve_own_node(&kubectl);
+        cluster.reserve_server_node(&kubectl);
         kubectl.apply(class);
         kubectl.apply(set);
         kubectl.wait_ready("db", 1);
@@ -144,7 +144,7 @@ pub(super) fn a_node_is_lost(
 ) -> usize {
     let (node, uid, written) = cluster.server.network.run(|| {
         wait_for_copy(kubectl);
-        let (node, uid) = place(kubectl);
+        let (node, uid) = node_and_uid(kubectl);
         (node, uid, wait_for_more_than_the_copy(kubectl, "db-0"))
     });
     let number: usize = node[1..].parse().expect("a number");
@@ -166,7 +166,10 @@ pub(super) fn a_node_is_lost(
             assert_eq!(number.parse().ok(), Some(at + 1), "{line}");
             assert_eq!(body.len(), 36, "{line}");
         }
-        assert!(lines.starts_with(former), "the former contents are kept");
+        assert!(
+            lines.starts_with(former),
+            "the new body has the former contents"
+        );
         // Each write that was acknowledged before the recovery point is present.
         let early = written.iter().filter(|(_, time)| **time < point);
         for (line, _) in early {
@@ -178,7 +181,7 @@ pub(super) fn a_node_is_lost(
 
 /// The node and the UID of the pod.
 #[track_caller]
-pub(super) fn place(kubectl: &Kubectl) -> (String, String) {
+pub(super) fn node_and_uid(kubectl: &Kubectl) -> (String, String) {
     let pod = wait_for("the pod", 300, || get(kubectl, &["pod", "db-0"]));
     let at = |pointer| text(&pod, pointer).to_owned();
     (at("/spec/nodeName"), at("/metadata/uid"))
@@ -242,8 +245,8 @@ pub(super) fn the_event_states_the_point(kubectl: &Kubectl) {
 
 /// The former primary of an epoch retains its lines.
 #[track_caller]
-pub(super) fn the_lines_are_kept(kubectl: &Kubectl, data: &str, epoch: u64) {
-    let state_dir = a_state_is_kept(kubectl, data, epoch);
+pub(super) fn check_retained_lines(kubectl: &Kubectl, data: &str, epoch: u64) {
+    let state_dir = check_retained_state(kubectl, data, epoch);
     let log = fs::read_to_string(state_dir.join("log"));
     let log = log.unwrap_or_else(|error| panic!("{}: {error}", state_dir.display()));
     assert!(log.lines().count() > 0);
@@ -251,11 +254,11 @@ pub(super) fn the_lines_are_kept(kubectl: &Kubectl, data: &str, epoch: u64) {
 
 /// The former primary of an epoch retains its state, which cannot be changed; returns its directory.
 #[track_caller]
-pub(super) fn a_state_is_kept(kubectl: &Kubectl, data: &str, epoch: u64) -> PathBuf {
-    let snapshot = wait_for("the kept state of the lost node", 300, || {
+pub(super) fn check_retained_state(kubectl: &Kubectl, data: &str, epoch: u64) -> PathBuf {
+    let snapshot = wait_for("the retained state of the lost node", 300, || {
         let record = record(kubectl)?;
         let states = record["diverged"].as_array().into_iter().flatten();
-        let names = states.filter_map(|one| one["snapshot"].as_str());
+        let names = states.filter_map(|state| state["snapshot"].as_str());
         let prefix = format!("diverged-{epoch}-");
         let mut names = names.filter(|name| name.starts_with(&prefix));
         names.next().map(str::to_owned).ok_or(record.to_string())
@@ -282,8 +285,8 @@ pub(super) fn wait_for_copy(kubectl: &Kubectl) {
         let claim = claim(kubectl)?;
         let conditions = claim["status"]["conditions"].as_array();
         let mut conditions = conditions.into_iter().flatten();
-        let condition = conditions.find(|one| one["type"] == "mainstay.dev/Replicated");
-        match condition.is_some_and(|one| one["status"] == "True") {
+        let condition = conditions.find(|condition| condition["type"] == "mainstay.dev/Replicated");
+        match condition.is_some_and(|condition| condition["status"] == "True") {
             true => Ok(()),
             false => Err(claim["status"].to_string()),
         }

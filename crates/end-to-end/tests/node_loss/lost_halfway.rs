@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use super::killed_server::wait_for_stage;
 use super::local_replicated::{
-    CLAIM, CLASS, SET, a_node_is_lost, claim, lines, place, record, subvolumes, the_lines_are_kept,
-    wait_for_copy, with, with_the_set,
+    CLAIM, CLASS, SET, a_node_is_lost, check_retained_lines, claim, lines, node_and_uid, record,
+    subvolumes, wait_for_copy, with, with_the_set,
 };
 use super::{Cluster, Loss, get};
 
@@ -35,13 +35,13 @@ fn a_promotion_goes_on_after_its_node_was_lost() {
     cluster.bring_back(lost, Loss::Killed);
     let data = cluster.nodes[lost].data();
     cluster.server.network.run(|| {
-        the_lines_are_kept(&kubectl, &data, 1);
+        check_retained_lines(&kubectl, &data, 1);
         wait_for_copy(&kubectl);
         // The volume was promoted once.
         let record = record(&kubectl).expect("a record");
         assert_eq!(record["epoch"].as_u64(), Some(2), "{record}");
     });
-    cluster.end();
+    cluster.shut_down();
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn a_move_waits_for_a_node_that_was_lost_and_can_be_given_up() {
     let output = command.wait_with_output().expect("wait for the command");
     assert!(!output.status.success(), "{output:?}");
     only_on(&cluster, &kubectl, &from);
-    cluster.end();
+    cluster.shut_down();
 }
 
 /// The index of a node.
@@ -118,7 +118,7 @@ fn is_away(cluster: &mut Cluster, kubectl: &Kubectl, lost: usize) {
 
 /// The node of the pod, and the other node.
 fn from_and_to(kubectl: &Kubectl) -> (String, String) {
-    let (from, _) = place(kubectl);
+    let (from, _) = node_and_uid(kubectl);
     let to = if from == "n1" { "n2" } else { "n1" };
     (from, to.to_owned())
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use end_to_end::image::Image;
 use end_to_end::{Kubectl, applications};
 
-use super::{Answer, Application, SHORT_LEASE, ask, no_acknowledged_write_is_lost, numbers};
+use super::{Application, ReadResult, SHORT_LEASE, exec, no_acknowledged_write_is_lost, numbers};
 
 pub(super) struct MariaDb;
 
@@ -31,14 +31,14 @@ impl Application for MariaDb {
         applications::mariadb()
     }
 
-    fn primary(kubectl: &Kubectl) -> Answer<String> {
+    fn primary(kubectl: &Kubectl) -> ReadResult<String> {
         let roles = PODS.map(|pod| sql(kubectl, pod, "SELECT @@read_only"));
         let primary = roles.iter().position(|role| role.as_deref() == Ok("0\n"));
         let primary = primary.ok_or_else(|| format!("{roles:?}"))?;
         Ok(PODS[primary].to_owned())
     }
 
-    fn is_whole(kubectl: &Kubectl) -> Answer<()> {
+    fn is_whole(kubectl: &Kubectl) -> ReadResult<()> {
         let primary = Self::primary(kubectl)?;
         let state = "SHOW STATUS LIKE 'Rpl_semi_sync_master_%'";
         let state = sql(kubectl, &primary, state)?;
@@ -49,7 +49,7 @@ impl Application for MariaDb {
         }
     }
 
-    fn stored(kubectl: &Kubectl) -> Answer<BTreeSet<u64>> {
+    fn stored(kubectl: &Kubectl) -> ReadResult<BTreeSet<u64>> {
         let primary = Self::primary(kubectl)?;
         Ok(numbers(&sql(
             kubectl,
@@ -59,9 +59,9 @@ impl Application for MariaDb {
     }
 }
 
-pub(super) fn sql(kubectl: &Kubectl, pod: &str, sql: &str) -> Answer<String> {
+pub(super) fn sql(kubectl: &Kubectl, pod: &str, sql: &str) -> ReadResult<String> {
     let client = format!("MYSQL_PWD=$ROOT_PASSWORD mariadb -u root -N -e \"{sql}\"");
-    ask(kubectl, pod, &["sh", "-c", &client])
+    exec(kubectl, pod, &["sh", "-c", &client])
 }
 
 /// Writes to the primary member. A write without a response is not repeated.

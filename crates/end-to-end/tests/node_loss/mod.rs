@@ -33,7 +33,7 @@ use serde_json::Value;
 const PATIENCE: u64 = 150;
 
 /// The result of a read of the application; its error is for the message of a wait that takes too long.
-type Answer<T> = Result<T, String>;
+type ReadResult<T> = Result<T, String>;
 
 /// An application in one StatefulSet, whose label `app` is the set's name.
 trait Application {
@@ -58,13 +58,13 @@ trait Application {
     fn image() -> Image;
 
     /// The pod whose node is lost: the pod that receives the writes.
-    fn primary(kubectl: &Kubectl) -> Answer<String>;
+    fn primary(kubectl: &Kubectl) -> ReadResult<String>;
 
     /// Whether all members follow the primary.
-    fn is_whole(kubectl: &Kubectl) -> Answer<()>;
+    fn is_whole(kubectl: &Kubectl) -> ReadResult<()>;
 
     /// The numbers that are stored in the application.
-    fn stored(kubectl: &Kubectl) -> Answer<BTreeSet<u64>>;
+    fn stored(kubectl: &Kubectl) -> ReadResult<BTreeSet<u64>>;
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -142,7 +142,7 @@ impl Cluster {
     }
 
     /// Reserves the server's own node for the writer.
-    fn reserve_own_node(&self, kubectl: &Kubectl) {
+    fn reserve_server_node(&self, kubectl: &Kubectl) {
         let nodes = kubectl.ok(&["get", "nodes", "-o", "name"]);
         let mut names = nodes.lines().filter_map(|name| name.strip_prefix("node/"));
         let is_joined = |name: &str| {
@@ -182,7 +182,7 @@ impl Cluster {
         }
     }
 
-    fn end(mut self) {
+    fn shut_down(mut self) {
         for node in &mut self.nodes {
             node.interrupt();
         }
@@ -199,7 +199,7 @@ fn no_acknowledged_write_is_lost<A: Application>(lease: &[&str]) {
     // The example waits for five minutes before a volume is given up.
     let manifest = manifest.replace("lost-volume-seconds: '300'", "lost-volume-seconds: '20'");
     cluster.server.network.run(|| {
-        cluster.reserve_own_node(&kubectl);
+        cluster.reserve_server_node(&kubectl);
         if let Some(name) = A::FIRST_START {
             kubectl.ok(&["create", "configmap", name, "--from-literal=create="]);
         }
@@ -226,7 +226,7 @@ fn no_acknowledged_write_is_lost<A: Application>(lease: &[&str]) {
             acknowledged.len()
         );
     });
-    cluster.end();
+    cluster.shut_down();
 }
 
 /// The pod `writer` with a shell script, on the node that no other pod may use.
@@ -396,7 +396,7 @@ fn wait_for_writes(kubectl: &Kubectl, more: usize, gap: &mut Gap) {
 }
 
 /// The numbers that the writer printed.
-fn acknowledged(kubectl: &Kubectl) -> Answer<BTreeSet<u64>> {
+fn acknowledged(kubectl: &Kubectl) -> ReadResult<BTreeSet<u64>> {
     let log = kubectl.log("writer")?;
     let rows = words(&log);
     let numbers = rows.iter().filter_map(|row| match row[..] {
@@ -407,13 +407,13 @@ fn acknowledged(kubectl: &Kubectl) -> Answer<BTreeSet<u64>> {
 }
 
 /// The output of kubectl. A machine that is suspended for seconds is no failure of the test.
-fn read(kubectl: &Kubectl, arguments: &[&str]) -> Answer<String> {
+fn read(kubectl: &Kubectl, arguments: &[&str]) -> ReadResult<String> {
     let output = kubectl.run(arguments).success();
     output.map_err(|output| output.stderr)
 }
 
 /// Objects of the API.
-fn get(kubectl: &Kubectl, arguments: &[&str]) -> Answer<Value> {
+fn get(kubectl: &Kubectl, arguments: &[&str]) -> ReadResult<Value> {
     kubectl.get(arguments)
 }
 
@@ -424,7 +424,7 @@ fn numbers(text: &str) -> BTreeSet<u64> {
 }
 
 /// The output of a command in a pod.
-fn ask(kubectl: &Kubectl, pod: &str, command: &[&str]) -> Answer<String> {
+fn exec(kubectl: &Kubectl, pod: &str, command: &[&str]) -> ReadResult<String> {
     let exec = ["exec", pod, "--", "timeout", "30"];
     read(kubectl, &[&exec[..], command].concat())
 }

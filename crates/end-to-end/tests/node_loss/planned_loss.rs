@@ -6,8 +6,8 @@ use std::fs;
 use end_to_end::{text, wait_for};
 
 use super::local_replicated::{
-    CLAIM, a_state_is_kept, acknowledged, lines, place, record, the_event_states_the_point,
-    wait_for_copy, wait_for_promotion, with_the_set,
+    CLAIM, acknowledged, check_retained_state, lines, node_and_uid, record,
+    the_event_states_the_point, wait_for_copy, wait_for_promotion, with_the_set,
 };
 use super::{Loss, get};
 
@@ -16,7 +16,7 @@ fn a_drained_node_takes_no_write_of_a_replicated_volume_with_it() {
     let (mut cluster, kubectl) = with_the_set();
     let (node, uid, written) = cluster.server.network.run(|| {
         wait_for_copy(&kubectl);
-        let (node, uid) = place(&kubectl);
+        let (node, uid) = node_and_uid(&kubectl);
         let written = acknowledged(&kubectl, "db-0").expect("the log");
         kubectl.ok(&["drain", &node, "--ignore-daemonsets", "--timeout=300s"]);
         wait_for("the next pod to wait", 120, || {
@@ -49,7 +49,7 @@ fn a_drained_node_takes_no_write_of_a_replicated_volume_with_it() {
     cluster.server.network.run(|| {
         taint("-");
         kubectl.ok(&["uncordon", &node]);
-        let state = a_state_is_kept(&kubectl, &former_data, 1);
+        let state = check_retained_state(&kubectl, &former_data, 1);
         let before = fs::read_to_string(state.join("log")).expect("the former lines");
         let before: Vec<&str> = before.lines().collect();
         assert!(
@@ -67,5 +67,5 @@ fn a_drained_node_takes_no_write_of_a_replicated_volume_with_it() {
         kubectl.ok(&["delete", "statefulset", "db"]);
         kubectl.ok(&["delete", "pvc", CLAIM]);
     });
-    cluster.end();
+    cluster.shut_down();
 }

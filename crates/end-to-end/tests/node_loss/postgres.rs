@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use end_to_end::image::Image;
 use end_to_end::{Kubectl, applications};
 
-use super::{Answer, Application, SHORT_LEASE, ask, no_acknowledged_write_is_lost, numbers};
+use super::{Application, ReadResult, SHORT_LEASE, exec, no_acknowledged_write_is_lost, numbers};
 
 pub(super) struct Postgres;
 
@@ -30,14 +30,14 @@ impl Application for Postgres {
         applications::postgres()
     }
 
-    fn primary(kubectl: &Kubectl) -> Answer<String> {
+    fn primary(kubectl: &Kubectl) -> ReadResult<String> {
         let roles = PODS.map(|pod| psql(kubectl, pod, "SELECT pg_is_in_recovery()"));
         let primary = roles.iter().position(|role| role.as_deref() == Ok("f\n"));
         let primary = primary.ok_or_else(|| format!("{roles:?}"))?;
         Ok(PODS[primary].to_owned())
     }
 
-    fn is_whole(kubectl: &Kubectl) -> Answer<()> {
+    fn is_whole(kubectl: &Kubectl) -> ReadResult<()> {
         let primary = Self::primary(kubectl)?;
         let replicas = "SELECT application_name, state, sync_state FROM pg_stat_replication";
         let replicas = psql(kubectl, &primary, replicas)?;
@@ -50,14 +50,14 @@ impl Application for Postgres {
         }
     }
 
-    fn stored(kubectl: &Kubectl) -> Answer<BTreeSet<u64>> {
+    fn stored(kubectl: &Kubectl) -> ReadResult<BTreeSet<u64>> {
         let primary = Self::primary(kubectl)?;
         Ok(numbers(&psql(kubectl, &primary, "SELECT n FROM log")?))
     }
 }
 
-pub(super) fn psql(kubectl: &Kubectl, pod: &str, sql: &str) -> Answer<String> {
-    ask(kubectl, pod, &["psql", "-U", "postgres", "-Atc", sql])
+pub(super) fn psql(kubectl: &Kubectl, pod: &str, sql: &str) -> ReadResult<String> {
+    exec(kubectl, pod, &["psql", "-U", "postgres", "-Atc", sql])
 }
 
 /// Writes to the primary member. A write without a response is not repeated.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use end_to_end::image::Image;
 use end_to_end::{Kubectl, applications};
 
-use super::{Answer, Application, ask, no_acknowledged_write_is_lost, numbers};
+use super::{Application, ReadResult, exec, no_acknowledged_write_is_lost, numbers};
 
 struct Redis;
 
@@ -29,9 +29,9 @@ impl Application for Redis {
     }
 
     /// The pod that the Sentinels name.
-    fn primary(kubectl: &Kubectl) -> Answer<String> {
+    fn primary(kubectl: &Kubectl) -> ReadResult<String> {
         let who = "-p 26379 sentinel get-master-addr-by-name main";
-        let replies = PODS.map(|pod| ask_redis(kubectl, pod, who));
+        let replies = PODS.map(|pod| redis_cli(kubectl, pod, who));
         let names = replies.iter().flatten();
         let mut names: Vec<&str> = names.filter_map(|name| name.split('.').next()).collect();
         names.dedup();
@@ -42,25 +42,25 @@ impl Application for Redis {
     }
 
     /// Both replicas have all data of the primary.
-    fn is_whole(kubectl: &Kubectl) -> Answer<()> {
+    fn is_whole(kubectl: &Kubectl) -> ReadResult<()> {
         let primary = Self::primary(kubectl)?;
-        let printed = ask_redis(kubectl, &primary, "info replication")?;
+        let printed = redis_cli(kubectl, &primary, "info replication")?;
         match printed.matches("state=online").count() {
             2 => Ok(()),
             _ => Err(printed),
         }
     }
 
-    fn stored(kubectl: &Kubectl) -> Answer<BTreeSet<u64>> {
+    fn stored(kubectl: &Kubectl) -> ReadResult<BTreeSet<u64>> {
         let primary = Self::primary(kubectl)?;
-        Ok(numbers(&ask_redis(kubectl, &primary, "smembers log")?))
+        Ok(numbers(&redis_cli(kubectl, &primary, "smembers log")?))
     }
 }
 
 /// The output of redis-cli in a pod.
-fn ask_redis(kubectl: &Kubectl, pod: &str, command: &str) -> Answer<String> {
+fn redis_cli(kubectl: &Kubectl, pod: &str, command: &str) -> ReadResult<String> {
     let words = ["redis-cli", "--raw"].into_iter().chain(command.split(' '));
-    ask(kubectl, pod, &words.collect::<Vec<_>>())
+    exec(kubectl, pod, &words.collect::<Vec<_>>())
 }
 
 /// Writes numbers, and prints each number that a replica has, too (`WAIT 1`).

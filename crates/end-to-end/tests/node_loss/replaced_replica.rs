@@ -5,7 +5,7 @@ use std::path::Path;
 use end_to_end::{Kubectl, text, wait_for};
 
 use super::local_replicated::{
-    CLAIM, CLASS, a_node_is_lost, claim, lines, record, subvolumes, the_lines_are_kept,
+    CLAIM, CLASS, a_node_is_lost, check_retained_lines, claim, lines, record, subvolumes,
     wait_for_copy, with_the_set_on,
 };
 use super::{Cluster, Loss, get};
@@ -71,7 +71,7 @@ fn another_node_takes_the_place_of_a_replica_that_stays_away() {
     cluster.bring_back(lost, Loss::Killed);
     let data = cluster.nodes[lost].data();
     cluster.server.network.run(|| {
-        the_lines_are_kept(&kubectl, &data, 2);
+        check_retained_lines(&kubectl, &data, 2);
         wait_for("the node to have nothing else", 300, || {
             let record = record(&kubectl)?;
             let left = subvolumes(Path::new(&data), &volume);
@@ -92,7 +92,7 @@ fn another_node_takes_the_place_of_a_replica_that_stays_away() {
             }
         });
     });
-    cluster.end();
+    cluster.shut_down();
 }
 
 /// The node of the replica.

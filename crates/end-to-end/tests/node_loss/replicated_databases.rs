@@ -12,12 +12,12 @@ use end_to_end::{Kubectl, wait_for};
 use serde_json::Value;
 
 use super::local_replicated::{
-    CLAIM, CLASS, a_state_is_kept, acknowledged, place, wait_for_copy, wait_for_more_than_the_copy,
-    wait_for_promotion,
+    CLAIM, CLASS, acknowledged, check_retained_state, node_and_uid, wait_for_copy,
+    wait_for_more_than_the_copy, wait_for_promotion,
 };
 use super::mariadb::{MariaDb, sql};
 use super::postgres::{Postgres, psql};
-use super::{Answer, Application, Cluster, Gap, Loss, numbers, runs, wait_for_writes, writer};
+use super::{Application, Cluster, Gap, Loss, ReadResult, numbers, runs, wait_for_writes, writer};
 
 #[test]
 fn postgres_starts_at_the_recovery_point() {
@@ -39,7 +39,7 @@ trait Single: Application {
     const SCHEMA: &str;
 
     /// The response of the database.
-    fn answer(kubectl: &Kubectl, statement: &str) -> Answer<String>;
+    fn execute(kubectl: &Kubectl, statement: &str) -> ReadResult<String>;
 }
 
 impl Single for Postgres {
@@ -64,7 +64,7 @@ impl Single for Postgres {
     const CLIENT: &str = "psql -qX -v ON_ERROR_STOP=1 'host=db-0.db user=postgres'";
     const SCHEMA: &str = "public";
 
-    fn answer(kubectl: &Kubectl, statement: &str) -> Answer<String> {
+    fn execute(kubectl: &Kubectl, statement: &str) -> ReadResult<String> {
         psql(kubectl, "db-0", statement)
     }
 }
@@ -97,7 +97,7 @@ impl Single for MariaDb {
     const CLIENT: &str = "mariadb -h db-0.db -u app --connect-timeout=3 --skip-reconnect app";
     const SCHEMA: &str = "app";
 
-    fn answer(kubectl: &Kubectl, statement: &str) -> Answer<String> {
+    fn execute(kubectl: &Kubectl, statement: &str) -> ReadResult<String> {
         sql(kubectl, "db-0", statement)
     }
 }
@@ -168,7 +168,7 @@ fn the_database_starts_at_the_recovery_point<A: Single>(loss: Loss) {
     let mut cluster = Cluster::of(2, &lease, push);
     let kubectl = cluster.server.kubectl();
     let ((node, uid), foretold) = cluster.server.network.run(|| {
-        cluster.reserve_own_node(&kubectl);
+        cluster.reserve_server_node(&kubectl);
         kubectl.apply(CLASS);
         kubectl.apply(&set::<A>());
         kubectl.wait_ready("db", 1);
@@ -176,7 +176,7 @@ fn the_database_starts_at_the_recovery_point<A: Single>(loss: Loss) {
         wait_for_writes(&kubectl, 500, &mut Gap::default());
         wait_for_copy(&kubectl);
         wait_for_more_than_the_copy(&kubectl, "writer");
-        (place(&kubectl), last_copy(&kubectl))
+        (node_and_uid(&kubectl), last_copy(&kubectl))
     });
     let number: usize = node[1..].parse().expect("a number");
     cluster.lose(number - 1, loss);
@@ -205,14 +205,14 @@ fn the_database_starts_at_the_recovery_point<A: Single>(loss: Loss) {
         );
         wait_for("the database to take writes", 300, || {
             let table = format!("CREATE TABLE IF NOT EXISTS {}.more (n INT)", A::SCHEMA);
-            A::answer(&kubectl, &table)
+            A::execute(&kubectl, &table)
         });
         present
     });
     cluster.bring_back(number - 1, loss);
     let (server, lost) = (cluster.server.data(), cluster.nodes[number - 1].data());
     cluster.server.network.run(|| {
-        let state_dir = a_state_is_kept(&kubectl, &lost, 1);
+        let state_dir = check_retained_state(&kubectl, &lost, 1);
         assert!(state_dir.join("base").is_dir(), "{}", state_dir.display());
         let listed = ok(&["volume", "ls", "--data-dir", &server, "-o", "json"]);
         let listed: Value = serde_json::from_str(&listed).expect("JSON");
@@ -226,7 +226,7 @@ fn the_database_starts_at_the_recovery_point<A: Single>(loss: Loss) {
         assert!(!runs::<A>(&uid), "the old container of db-0 runs");
         assert_eq!(rows::<A>(&kubectl, "one"), present);
     });
-    cluster.end();
+    cluster.shut_down();
 }
 
 /// The recovery point in the metric before a loss, in milliseconds: whole seconds, rounded down.
@@ -244,6 +244,6 @@ fn last_copy(kubectl: &Kubectl) -> i64 {
 /// The numbers in a table.
 fn rows<A: Single>(kubectl: &Kubectl, table: &str) -> BTreeSet<u64> {
     let select = format!("SELECT n FROM {}.{table}", A::SCHEMA);
-    let reply = wait_for("the rows", 300, || A::answer(kubectl, &select));
+    let reply = wait_for("the rows", 300, || A::execute(kubectl, &select));
     numbers(&reply)
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use end_to_end::image::Image;
 use end_to_end::{Kubectl, applications};
 
-use super::{Answer, Application, SHORT_LEASE, ask, no_acknowledged_write_is_lost, numbers};
+use super::{Application, ReadResult, SHORT_LEASE, exec, no_acknowledged_write_is_lost, numbers};
 
 struct ZooKeeper;
 
@@ -30,7 +30,7 @@ impl Application for ZooKeeper {
         applications::zookeeper()
     }
 
-    fn primary(kubectl: &Kubectl) -> Answer<String> {
+    fn primary(kubectl: &Kubectl) -> ReadResult<String> {
         let modes = modes(kubectl);
         let leader = modes
             .iter()
@@ -39,9 +39,9 @@ impl Application for ZooKeeper {
         Ok(PODS[leader].to_owned())
     }
 
-    fn is_whole(kubectl: &Kubectl) -> Answer<()> {
+    fn is_whole(kubectl: &Kubectl) -> ReadResult<()> {
         let modes = modes(kubectl);
-        let follows = |mode: &&Answer<String>| mode.as_deref() == Ok("Mode: follower\n");
+        let follows = |mode: &&ReadResult<String>| mode.as_deref() == Ok("Mode: follower\n");
         match modes.iter().filter(follows).count() {
             2 => Ok(()),
             _ => Err(format!("{modes:?}")),
@@ -49,7 +49,7 @@ impl Application for ZooKeeper {
     }
 
     /// Reads from each member, including the replaced member.
-    fn stored(kubectl: &Kubectl) -> Answer<BTreeSet<u64>> {
+    fn stored(kubectl: &Kubectl) -> ReadResult<BTreeSet<u64>> {
         // A follower without applied writes does not complete its sync. The client prints events of its connection at
         // any time, also within the list.
         let list = "cli() { zkCli.sh -server 127.0.0.1:2181 \"$@\"; }; \
@@ -57,7 +57,7 @@ impl Application for ZooKeeper {
                     cli ls /log 2>/dev/null | sed -n '/^\\[/,/]$/p' | grep .";
         let mut stored: Option<BTreeSet<u64>> = None;
         for pod in PODS {
-            let numbers_of_member = numbers(&ask(kubectl, pod, &["sh", "-c", list])?);
+            let numbers_of_member = numbers(&exec(kubectl, pod, &["sh", "-c", list])?);
             eprintln!(
                 "{pod} has {} nodes, the last {:?}",
                 numbers_of_member.len(),
@@ -73,8 +73,8 @@ impl Application for ZooKeeper {
 }
 
 /// `Mode: leader`, `Mode: follower`, or an error, of each member.
-fn modes(kubectl: &Kubectl) -> [Answer<String>; 3] {
-    PODS.map(|pod| ask(kubectl, pod, &["sh", "/config/ready.sh"]))
+fn modes(kubectl: &Kubectl) -> [ReadResult<String>; 3] {
+    PODS.map(|pod| exec(kubectl, pod, &["sh", "/config/ready.sh"]))
 }
 
 /// Sends commands to one client, which prints a response for each. A client whose session has expired is replaced; its

@@ -37,8 +37,8 @@ fn a_set_spreads_over_nodes_and_leaves_a_lost_one() {
     let kubectl = instance.kubectl();
     kubectl.wait_ready("spread", 4);
     let nodes = names(&kubectl.json(&["get", "nodes"]));
-    let placed: Vec<String> = (0..4).map(|ordinal| node_of(&kubectl, ordinal)).collect();
-    let different: BTreeSet<String> = placed.iter().cloned().collect();
+    let nodes_of_pods: Vec<String> = (0..4).map(|ordinal| node_of(&kubectl, ordinal)).collect();
+    let different: BTreeSet<String> = nodes_of_pods.iter().cloned().collect();
     assert_eq!(different, nodes, "one on each node");
     for ordinal in 0..4 {
         let pod = format!("spread-{ordinal}");
@@ -60,15 +60,15 @@ fn a_set_spreads_over_nodes_and_leaves_a_lost_one() {
     let lost = nodes.last().expect("three nodes").clone();
     placement::pods_come_and_go(&kubectl, &lost);
     // The taint has evicted the set's pod as well, and only a new pod can start there.
-    let away = (0..4).find(|ordinal| placed[*ordinal] == lost);
+    let away = (0..4).find(|ordinal| nodes_of_pods[*ordinal] == lost);
     let away = format!("spread-{}", away.expect("a pod on each node"));
     kubectl.ok(&["delete", "pod", &away]);
     wait_for("a pod of the set on each node", 120, || {
         let pods = items(&kubectl.json(&["get", "pods", "-l", "app=spread"]));
         let stays = |pod: &&Value| is_ready(pod) && pod["metadata"]["deletionTimestamp"].is_null();
-        let placed = pods.iter().filter(stays);
-        let placed = placed.map(|pod| text(pod, "/spec/nodeName").to_owned());
-        match placed.collect::<BTreeSet<_>>() == nodes {
+        let used_nodes = pods.iter().filter(stays);
+        let used_nodes = used_nodes.map(|pod| text(pod, "/spec/nodeName").to_owned());
+        match used_nodes.collect::<BTreeSet<_>>() == nodes {
             true => Ok(()),
             false => Err(pods),
         }

@@ -190,10 +190,10 @@ fn a_taint_drives_pods_away(kubectl: &Kubectl, node: &str) {
                 .iter()
                 .find(|pod| text(pod, "/metadata/name") == name)?;
             // The time at which the grace period ends. The node ends it early when the containers have exited.
-            let end = pod.pointer("/metadata/deletionTimestamp")?.as_str()?;
+            let deletion = pod.pointer("/metadata/deletionTimestamp")?.as_str()?;
             let grace = pod.pointer("/metadata/deletionGracePeriodSeconds")?;
             let grace = SignedDuration::from_secs(grace.as_i64()?);
-            Some(end.parse::<Timestamp>().ok()? - grace)
+            Some(deletion.parse::<Timestamp>().ok()? - grace)
         };
         match (deleted("goes"), deleted("later"), deleted("stays")) {
             (Some(goes), Some(later), None) => Ok([goes, later]),

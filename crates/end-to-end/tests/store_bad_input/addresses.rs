@@ -1,11 +1,11 @@
 //! Addresses of stores that are malformed, or that lead to no cluster.
 
-use super::Places;
+use super::Setup;
 
 /// The form of addresses in messages.
 const FORM: &str = "etcd://HOST:PORT,HOST:PORT,…";
 
-fn malformed_addresses(setup: &Places) {
+fn malformed_addresses(setup: &Setup) {
     for url in [
         "https://a:2379",
         "a:2379",
@@ -32,7 +32,7 @@ fn malformed_addresses(setup: &Places) {
     }
 }
 
-pub(super) fn check(setup: &Places) {
+pub(super) fn check(setup: &Setup) {
     malformed_addresses(setup);
     let (open, secure) = (setup.open.url(), setup.machines.etcd.url(0));
     let reversed = [

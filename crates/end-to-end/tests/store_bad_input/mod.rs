@@ -20,13 +20,13 @@ type Case<'a> = (&'a [&'a str], &'a [&'a str]);
 
 /// A server with its own store, an etcd with TLS, an etcd without TLS and an etcd that is too old, and a directory of
 /// input.
-struct Places {
+struct Setup {
     machines: ServersOnEtcd,
     open: OpenEtcd,
     old: OpenEtcd,
 }
 
-impl Places {
+impl Setup {
     fn new() -> Self {
         let mut machines = ServersOnEtcd::of(&["a"]);
         let open = OpenEtcd::start(&mut machines.lan, machines.directory.path(), &[]);
@@ -119,7 +119,7 @@ impl Places {
                 lines.find(|line| line.starts_with("etcd_debugging_mvcc_current_revision "));
             revision.map(str::to_owned).ok_or(metrics)
         });
-        let open = self.open.ask("maintenance/status", &serde_json::json!({}));
+        let open = self.open.call("maintenance/status", &serde_json::json!({}));
         let open = open.expect("the status of etcd")["header"]["revision"].to_string();
         (files, revision, open)
     }
@@ -175,7 +175,7 @@ fn archive(path: &Path, files: &[(&str, &[u8])]) {
 
 #[test]
 fn invalid_stores_are_refused_and_nothing_changes() {
-    let mut setup = Places::new();
+    let mut setup = Setup::new();
     addresses::check(&setup);
     an_old_etcd(&setup);
     certificates_of_clients(&setup);
@@ -209,7 +209,7 @@ fn invalid_stores_are_refused_and_nothing_changes() {
 }
 
 /// docs/high-availability.md: older versions lose or repeat events of watches, and are refused by their version.
-fn an_old_etcd(setup: &Places) {
+fn an_old_etcd(setup: &Setup) {
     let (url, version) = (setup.old.url(), setup.old.version());
     let fault = format!("etcd {version} loses or repeats events of watches");
     let parts = [&*url, &fault, "3.4.38, 3.5.22 or newer"];
@@ -224,7 +224,7 @@ fn an_old_etcd(setup: &Places) {
     assert!(parts.iter().all(|part| message.contains(part)), "{message}");
 }
 
-fn certificates_without_tls(setup: &Places) {
+fn certificates_without_tls(setup: &Setup) {
     let open = setup.open.url();
     let without_tls = [
         "store",
@@ -244,7 +244,7 @@ fn certificates_without_tls(setup: &Places) {
     ]);
 }
 
-fn certificates_of_clients(setup: &Places) {
+fn certificates_of_clients(setup: &Setup) {
     let url = setup.machines.etcd.url(0);
     let backup = ["store", "backup", "out", "--store", &url];
     let with = |more: &[&'static str]| [&backup[..], more].concat();
@@ -333,7 +333,7 @@ fn certificates_of_clients(setup: &Places) {
 }
 
 /// Files that are no backups of the objects, and invalid sources and destinations of backups.
-fn backups(setup: &Places, data: &str) {
+fn backups(setup: &Setup, data: &str) {
     let open = setup.open.url();
     let broken = "not a complete backup";
     for (file, parts) in [
@@ -399,7 +399,7 @@ fn backups(setup: &Places, data: &str) {
     ]);
 }
 
-fn occupied_destinations(setup: &Places, data: &str, open: &str) {
+fn occupied_destinations(setup: &Setup, data: &str, open: &str) {
     setup.ok(&["store", "restore", "saved", "--store", open]);
     setup.refuse(&[
         (
@@ -426,7 +426,7 @@ fn occupied_destinations(setup: &Places, data: &str, open: &str) {
 }
 
 /// Destinations that contain data already, and tokens of another cluster.
-fn destinations(setup: &Places, data: &str) {
+fn destinations(setup: &Setup, data: &str) {
     let open = setup.open.url();
     let token = format!("{data}/server-token");
     setup.refuse(&[
@@ -509,7 +509,7 @@ fn destinations(setup: &Places, data: &str) {
 }
 
 /// A completed copy names the next command with all flags, and is not started again.
-fn completed_copy(setup: &Places, data: &str, open: &str) {
+fn completed_copy(setup: &Setup, data: &str, open: &str) {
     let copy = ["store", "copy", "--from", data, "--to", open];
     let output = setup.ok(&[&copy[..], &["--etcd-prefix", "/moved"]].concat());
     let next = format!("mainstay server --store {open} --etcd-prefix /moved ");

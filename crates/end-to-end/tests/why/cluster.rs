@@ -1,6 +1,6 @@
 //! Namespaces and parts of the API.
 
-use super::situation::{End, Situation, USUAL};
+use super::situation::{Outcome, Situation, USUAL};
 
 pub const CLUSTER: &[Situation] = &[
     Situation {
@@ -11,9 +11,9 @@ kind: ConfigMap
 metadata: {name: kept, finalizers: [example.com/keep]}
 ",
         before: &["kubectl delete namespace NAMESPACE --wait=false"],
-        asked: "ns/NAMESPACE",
+        object: "ns/NAMESPACE",
         cause: &["Some resources are remaining: configmaps.", "example.com/keep in 1 resource instances"],
-        end: End::Gone,
+        outcome: Outcome::Deleted,
         ..USUAL
     },
     Situation {
@@ -27,7 +27,7 @@ spec:
   usages: [client auth]
   request: LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KTUlHZU1GSUNBUUF3SHpFTU1Bb0dBMVVFQXd3RFlXNXVNUTh3RFFZRFZRUUtEQVp3Wlc5d2JHVXdLakFGQmdNcgpaWEFESVFCTDVIdmtDRyt3M0huV1RCWURTNTBGNGNZS2hIL00zRnByNzd0QjlnV2srNkFBTUFVR0F5dGxjQU5CCkFLd2NLRWpxZkNudC9CT3JQbGwwTHQ3ZXdIeHRYbEFRS2sxc1pjcVAzRGtySE1wRW12QzdCOWNmb1h0K1pBUlEKQ2wxVW9ISllBZXI2aDVVRTgwcGhmZ1U9Ci0tLS0tRU5EIENFUlRJRklDQVRFIFJFUVVFU1QtLS0tLQo=
 ",
-        asked: "csr/why-pending",
+        object: "csr/why-pending",
         cause: &["it is neither approved nor denied"],
         ..USUAL
     },
@@ -43,9 +43,9 @@ spec:
   request: LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KTUlHZU1GSUNBUUF3SHpFTU1Bb0dBMVVFQXd3RFlXNXVNUTh3RFFZRFZRUUtEQVp3Wlc5d2JHVXdLakFGQmdNcgpaWEFESVFCTDVIdmtDRyt3M0huV1RCWURTNTBGNGNZS2hIL00zRnByNzd0QjlnV2srNkFBTUFVR0F5dGxjQU5CCkFLd2NLRWpxZkNudC9CT3JQbGwwTHQ3ZXdIeHRYbEFRS2sxc1pjcVAzRGtySE1wRW12QzdCOWNmb1h0K1pBUlEKQ2wxVW9ISllBZXI2aDVVRTgwcGhmZ1U9Ci0tLS0tRU5EIENFUlRJRklDQVRFIFJFUVVFU1QtLS0tLQo=
 ",
         before: &["kubectl certificate deny why-denied"],
-        asked: "csr/why-denied",
+        object: "csr/why-denied",
         cause: &["was denied"],
-        end: End::Gone,
+        outcome: Outcome::Deleted,
         ..USUAL
     },
     Situation {
@@ -61,9 +61,9 @@ spec:
   versions: [{name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object}}}]
 ",
         before: &["kubectl wait --for=condition=Established crd/flowers.why.example.com --timeout=300s", "kubectl get crd flowers.why.example.com -o yaml | sed 's/flowers/blooms/g; /uid:/d; /resourceVersion:/d; /singular:/d; /listKind:/d' | kubectl create -f -"],
-        asked: "crd/blooms.why.example.com",
+        object: "crd/blooms.why.example.com",
         cause: &["its names are not free: "],
-        end: End::Gone,
+        outcome: Outcome::Deleted,
         ..USUAL
     },
 ];

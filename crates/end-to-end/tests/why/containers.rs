@@ -48,7 +48,7 @@ metadata: {name: settings}
             container: "resources: {limits: {memory: 32Mi}}",
             ..SET
         }),
-        asked: "sts/web",
+        object: "sts/web",
         cause: &[r#"it used memory beyond its limit of 32Mi"#],
         ..USUAL
     },

@@ -1,6 +1,6 @@
 //! Pods that are being deleted, and pods that have ended.
 
-use super::situation::{End, Remedy, Situation, USUAL};
+use super::situation::{Outcome, Remedy, Situation, USUAL};
 use super::web::{POD, Web};
 
 pub const ENDINGS: &[Situation] = &[
@@ -21,7 +21,7 @@ spec:
         just_before: Some(r#"kubectl -n NAMESPACE delete pod web --wait=false"#),
         cause: &[r#"being deleted: its containers have 40s to stop"#],
         remedy: Remedy::Patience,
-        end: End::Gone,
+        outcome: Outcome::Deleted,
         ..USUAL
     },
     Situation {
@@ -45,7 +45,7 @@ spec:
             r#"PreStopHook failed"#,
         ],
         remedy: Remedy::Patience,
-        end: End::Gone,
+        outcome: Outcome::Deleted,
         ..USUAL
     },
     Situation {
@@ -63,7 +63,7 @@ spec:
 "#,
         before: &[r#"kubectl -n NAMESPACE delete pod web --wait=false"#],
         cause: &[r#"being deleted: finalizers hold it: example.com/backup"#],
-        end: End::Gone,
+        outcome: Outcome::Deleted,
         ..USUAL
     },
     Situation {
@@ -86,7 +86,7 @@ spec:
         ],
         cause: &[r#"their shim) does not answer"#],
         remedy: Remedy::Patience,
-        end: End::Gone,
+        outcome: Outcome::Deleted,
         ..USUAL
     },
     Situation {
@@ -109,7 +109,7 @@ spec:
             r#"failed: container main: exit code 7 (Error)"#,
             r#"| no database"#,
         ],
-        end: End::Gone,
+        outcome: Outcome::Deleted,
         ..USUAL
     },
     Situation {

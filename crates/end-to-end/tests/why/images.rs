@@ -11,7 +11,7 @@ pub const IMAGES: &[Situation] = &[
             image: "nowhere:1",
             ..SET
         }),
-        asked: "sts/web",
+        object: "sts/web",
         cause: &[
             r#"web-1 waits for web-0 to be Ready"#,
             r#"image "nowhere:1" of container main cannot be pulled: "#,

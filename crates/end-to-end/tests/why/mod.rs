@@ -2,6 +2,7 @@
 //!
 //! The table of stuck situations is in the modules; `docs/why.md` lists it.
 
+mod capacity;
 mod cluster;
 mod configuration;
 mod containers;
@@ -10,7 +11,6 @@ mod images;
 mod nodes;
 mod placement;
 mod refusals;
-mod room;
 mod services;
 mod sets;
 mod situation;
@@ -126,7 +126,7 @@ fn why(instance: &Instance, arguments: &[&str]) -> String {
 }
 
 #[track_caller]
-fn wait_for_answer(instance: &Instance, arguments: &[&str], parts: &[&str]) -> String {
+fn wait_for_explanation(instance: &Instance, arguments: &[&str], parts: &[&str]) -> String {
     wait_for(&format!("{parts:?}"), 90, || {
         let response = why(instance, arguments);
         if parts.iter().all(|part| response.contains(part)) {
@@ -151,10 +151,10 @@ const TABLE: &[&[Situation]] = &[
     storage::STORAGE,
     workloads::WORKLOADS,
     nodes::LOST,
-    room::DISK,
-    room::DRAIN,
-    room::PRESSURE,
-    room::STORE,
+    capacity::DISK,
+    capacity::DRAIN,
+    capacity::PRESSURE,
+    capacity::STORE,
 ];
 
 /// findings U34
@@ -196,12 +196,12 @@ fn a_node_without_room() {
     let kubectl = started.0.kubectl();
     let node = kubectl.ok(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]);
     let words = [("NODE", node.clone())];
-    resolve_with(&started.0, &words, room::DISK);
-    resolve_with(&started.0, &words, room::DRAIN);
+    resolve_with(&started.0, &words, capacity::DISK);
+    resolve_with(&started.0, &words, capacity::DRAIN);
     kubectl.ok(&["drain", &node, "--pod-selector=app=web", "--timeout=300s"]);
     kubectl.ok(&["uncordon", &node]);
-    resolve_with(&started.0, &words, room::PRESSURE);
-    resolve_with(&started.0, &words, room::STORE);
+    resolve_with(&started.0, &words, capacity::PRESSURE);
+    resolve_with(&started.0, &words, capacity::STORE);
 }
 
 /// findings U34
@@ -216,11 +216,11 @@ fn lost_nodes_and_what_runs_there() {
 fn all_that_waits_is_listed() {
     let (_registry, instance) = with_images();
     let kubectl = instance.kubectl();
-    wait_for_answer(&instance, &[], &["nothing is waiting"]);
+    wait_for_explanation(&instance, &[], &["nothing is waiting"]);
     kubectl.apply(STUCK);
     let node = kubectl.ok(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]);
     kubectl.ok(&["cordon", &node]);
-    let response = wait_for_answer(
+    let response = wait_for_explanation(
         &instance,
         &[],
         &[
@@ -241,7 +241,7 @@ fn all_that_waits_is_listed() {
     kubectl.ok(&["uncordon", &node]);
     kubectl.ok(&["delete", "sts", "pull", "disk"]);
     kubectl.ok(&["delete", "pvc", "--all"]);
-    wait_for_answer(&instance, &[], &["nothing is waiting"]);
+    wait_for_explanation(&instance, &[], &["nothing is waiting"]);
     let json: Value = serde_json::from_str(&why(&instance, &["-o", "json"])).expect("JSON");
     assert_eq!(text(&json, "/state"), "Fine");
 }
@@ -322,7 +322,7 @@ fn a_set_is_led_back_to_the_probe_that_fails() {
     let kubectl = instance.kubectl();
     kubectl.apply(SETS);
     // web-0 runs, and its probe gets 503: web-1 has to wait.
-    let response = wait_for_answer(
+    let response = wait_for_explanation(
         &instance,
         &["sts/web"],
         &["Readiness probe failed: HTTP probe failed with statuscode: 503"],
@@ -355,7 +355,7 @@ fn a_set_is_led_back_to_the_probe_that_fails() {
         });
     }
     kubectl.wait_ready("web", 2);
-    let fine = wait_for_answer(&instance, &["sts/web"], &["nothing is waiting"]);
+    let fine = wait_for_explanation(&instance, &["sts/web"], &["nothing is waiting"]);
     assert_eq!(
         fine,
         "sts/web: nothing is waiting (2 of 2 pods are available)\n"
@@ -370,7 +370,7 @@ fn images_and_claims_that_cannot_be_had_are_named() {
     let (_registry, instance) = with_images();
     let kubectl = instance.kubectl();
     kubectl.apply(STUCK);
-    let response = wait_for_answer(
+    let response = wait_for_explanation(
         &instance,
         &["statefulset", "pull"],
         &[
@@ -383,7 +383,7 @@ fn images_and_claims_that_cannot_be_had_are_named() {
         "{response}"
     );
     let parts = ["no persistent volumes available for this claim and no storage class is set"];
-    wait_for_answer(&instance, &["sts/disk"], &parts);
+    wait_for_explanation(&instance, &["sts/disk"], &parts);
     let response = why(&instance, &["pvc/www-disk-0", "-o", "json"]);
     let json: Value = serde_json::from_str(&response).expect("JSON");
     assert_eq!(text(&json, "/state"), "Waiting");

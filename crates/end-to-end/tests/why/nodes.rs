@@ -1,7 +1,7 @@
 //! Nodes without heartbeats, and the pods on them. The nodes are objects without a machine, so their leases are not
 //! renewed.
 
-use super::situation::{End, Remedy, Situation, USUAL};
+use super::situation::{Outcome, Remedy, Situation, USUAL};
 use super::web::{DEPLOYMENT, POD, Web};
 
 pub const LOST: &[Situation] = &[
@@ -12,9 +12,9 @@ apiVersion: v1
 kind: Node
 metadata: {name: why-lost}
 ",
-        asked: "node/why-lost",
+        object: "node/why-lost",
         cause: &["nothing is heard of it", "kubectl delete node why-lost"],
-        end: End::Gone,
+        outcome: Outcome::Deleted,
         ..USUAL
     },
     Situation {
@@ -33,7 +33,7 @@ metadata: {name: why-silent}
             "node/why-silent: is not Ready: Kubelet never posted node status.",
         ],
         remedy: Remedy::Described(&["kubectl delete node why-silent"]),
-        end: End::Gone,
+        outcome: Outcome::Deleted,
         ..USUAL
     },
     Situation {
@@ -55,7 +55,7 @@ metadata: {name: why-dead}
         remedy: Remedy::Described(&[
             "kubectl taint node why-dead node.kubernetes.io/out-of-service=nodeshutdown:NoExecute",
         ]),
-        end: End::Gone,
+        outcome: Outcome::Deleted,
         ..USUAL
     },
     Situation {
@@ -76,7 +76,7 @@ metadata: {name: why-gone, labels: {why: gone}}
             "kubectl -n NAMESPACE scale deploy web --replicas=1",
             "for i in $(seq 30); do kubectl -n NAMESPACE get pods -o jsonpath={.items[0].spec.nodeName} | grep -q why-gone && exit 0; sleep 1; done; exit 1",
         ],
-        asked: "deploy/web",
+        object: "deploy/web",
         cause: &[
             "node why-gone does not respond",
             "node/why-gone: is not Ready",

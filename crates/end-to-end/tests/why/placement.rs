@@ -1,6 +1,6 @@
 //! Pods without a feasible node, and pods with a scheduling gate.
 
-use super::situation::{End, Remedy, Situation, USUAL};
+use super::situation::{Outcome, Remedy, Situation, USUAL};
 use super::web::{POD, Web};
 
 pub const PLACEMENT: &[Situation] = &[
@@ -274,7 +274,7 @@ spec:
 "#,
         cause: &[r#"node/gone: does not exist"#],
         remedy: Remedy::Patience,
-        end: End::Gone,
+        outcome: Outcome::Deleted,
         ..USUAL
     },
 ];

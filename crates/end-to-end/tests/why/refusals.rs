@@ -65,7 +65,7 @@ metadata: {name: few}
 spec: {hard: {pods: 1}}
 ",
         web: Some(Web { replicas: 2, ..SET }),
-        asked: "sts/web",
+        object: "sts/web",
         cause: &[r#"exceeded quota: few"#],
         ..USUAL
     },
@@ -81,7 +81,7 @@ spec: {limits: [{type: Container, max: {memory: 32Mi}}]}
             container: "resources: {limits: {memory: 64Mi}}",
             ..SET
         }),
-        asked: "sts/web",
+        object: "sts/web",
         cause: &[r#"maximum memory usage per Container is 32Mi"#],
         ..USUAL
     },
@@ -91,7 +91,7 @@ spec: {limits: [{type: Container, max: {memory: 32Mi}}]}
             pod: "serviceAccountName: shop",
             ..SET
         }),
-        asked: "sts/web",
+        object: "sts/web",
         cause: &[r#"serviceaccount "shop" not found"#],
         ..USUAL
     },
@@ -101,7 +101,7 @@ spec: {limits: [{type: Container, max: {memory: 32Mi}}]}
             pod: "priorityClassName: gold",
             ..SET
         }),
-        asked: "sts/web",
+        object: "sts/web",
         cause: &[r#"no PriorityClass with name gold was found"#],
         ..USUAL
     },
@@ -116,7 +116,7 @@ metadata: {name: NAMESPACE, labels: {pod-security.kubernetes.io/enforce: baselin
             pod: "hostNetwork: true",
             ..SET
         }),
-        asked: "sts/web",
+        object: "sts/web",
         cause: &[r#"violates PodSecurity "baseline:latest""#],
         ..USUAL
     },
@@ -137,7 +137,7 @@ webhooks:
 ",
         web: Some(SET),
         before: &[r#"sleep 1"#],
-        asked: "sts/web",
+        object: "sts/web",
         cause: &[r#"failed calling webhook "pods.example.com""#],
         ..USUAL
     },
@@ -163,7 +163,7 @@ spec:
     volumeMounts: [{name: hook, mountPath: /hook}]
 "#,
         before: &[WEBHOOK],
-        asked: "sts/web",
+        object: "sts/web",
         cause: &[
             r#"admission webhook "teams.example.com" denied the request: no team"#,
             "correct the template as the webhook teams.example.com says",

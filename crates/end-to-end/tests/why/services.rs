@@ -1,6 +1,6 @@
 //! Services without endpoints or addresses, and the objects that control numbers of pods.
 
-use super::situation::{End, Remedy, Situation, USUAL};
+use super::situation::{Outcome, Remedy, Situation, USUAL};
 use super::web::{DEPLOYMENT, Web};
 
 pub const SERVICES: &[Situation] = &[
@@ -13,7 +13,7 @@ metadata: {name: web}
 spec: {selector: {app: wev}, ports: [{port: 80}]}
 ",
         web: Some(DEPLOYMENT),
-        asked: "svc/web",
+        object: "svc/web",
         cause: &["no pod has the labels of its selector (app=wev)"],
         ..USUAL
     },
@@ -26,7 +26,7 @@ metadata: {name: web}
 spec: {ports: [{port: 80}]}
 ",
         web: Some(DEPLOYMENT),
-        asked: "svc/web",
+        object: "svc/web",
         cause: &["it has no selector"],
         ..USUAL
     },
@@ -39,7 +39,7 @@ metadata: {name: web}
 spec: {selector: {app: web}, ports: [{port: 80}]}
 ",
         web: Some(Web { image: "nowhere:1", ..DEPLOYMENT }),
-        asked: "svc/web",
+        object: "svc/web",
         cause: &["its pod is not Ready", "cannot be pulled"],
         remedy: Remedy::Filled(&[("IMAGE", "busybox:1")]),
         ..USUAL
@@ -56,7 +56,7 @@ spec: {selector: {app: web}, ports: [{port: 80, targetPort: http}]}
             container: "ports: [{name: www, containerPort: 80}]",
             ..DEPLOYMENT
         }),
-        asked: "svc/web",
+        object: "svc/web",
         cause: &["has a port of the name \"http\""],
         ..USUAL
     },
@@ -74,7 +74,7 @@ metadata: {name: web}
 spec: {selector: {app: web}, ports: [{port: 80}]}
 ",
         web: Some(DEPLOYMENT),
-        asked: "svc/web",
+        object: "svc/web",
         cause: &["its pods do not exist: deploy/web", "exceeded quota"],
         ..USUAL
     },
@@ -87,7 +87,7 @@ metadata: {name: web}
 spec: {type: LoadBalancer, loadBalancerIP: 192.0.2.77, selector: {app: web}, ports: [{port: 28431}]}
 ",
         web: Some(DEPLOYMENT),
-        asked: "svc/web",
+        object: "svc/web",
         cause: &["192.0.2.77 is no address of a node"],
         ..USUAL
     },
@@ -101,7 +101,7 @@ spec: {type: LoadBalancer, selector: {app: web}, ports: [{port: 28432}]}
 ",
         web: Some(DEPLOYMENT),
         before: &["sleep 2", "kubectl -n NAMESPACE create service loadbalancer second --tcp=28432", "kubectl -n NAMESPACE set selector service second app=web"],
-        asked: "svc/second",
+        object: "svc/second",
         cause: &["port 28432/TCP of", "is taken by Service"],
         remedy: Remedy::Filled(&[("PORT", "28433")]),
         ..USUAL
@@ -115,7 +115,7 @@ metadata: {name: web}
 spec: {minAvailable: 1, selector: {matchLabels: {app: web}}}
 ",
         web: Some(Web { replicas: 2, image: "nowhere:1", ..DEPLOYMENT }),
-        asked: "pdb/web",
+        object: "pdb/web",
         cause: &["no pod may be evicted: 0 are healthy", "cannot be pulled"],
         remedy: Remedy::Filled(&[("IMAGE", "busybox:1")]),
         ..USUAL
@@ -133,7 +133,7 @@ spec:
   metrics: [{type: Resource, resource: {name: cpu, target: {type: Utilization, averageUtilization: 50}}}]
 ",
         web: Some(DEPLOYMENT),
-        asked: "hpa/web",
+        object: "hpa/web",
         cause: &["missing request for cpu"],
         ..USUAL
     },
@@ -150,7 +150,7 @@ spec:
   metrics: [{type: Resource, resource: {name: cpu, target: {type: AverageValue, averageValue: 50m}}}]
 ",
         web: Some(DEPLOYMENT),
-        asked: "hpa/web",
+        object: "hpa/web",
         cause: &["deployment/wev must exist"],
         remedy: Remedy::Described(&[
             "kubectl -n NAMESPACE patch hpa web --type merge -p '{\"spec\":{\"scaleTargetRef\":{\"name\":\"web\"}}}'",
@@ -171,10 +171,10 @@ metadata: {name: web}
 spec: {defaultBackend: {service: {name: web, port: {number: 80}}}}
 ",
         web: Some(DEPLOYMENT),
-        asked: "ing/web",
+        object: "ing/web",
         cause: &["no ingress controller has taken it"],
         remedy: Remedy::Described(&["kubectl -n NAMESPACE delete ingress web"]),
-        end: End::Gone,
+        outcome: Outcome::Deleted,
         ..USUAL
     },
 ];

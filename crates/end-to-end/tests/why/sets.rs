@@ -1,6 +1,6 @@
 //! StatefulSets that the configuration of their pods blocks.
 
-use super::situation::{End, Remedy, Situation, USUAL};
+use super::situation::{Outcome, Remedy, Situation, USUAL};
 use super::web::{SET, Web};
 
 pub const SETS: &[Situation] = &[
@@ -15,7 +15,7 @@ pub const SETS: &[Situation] = &[
             r#"kubectl -n NAMESPACE wait --for=jsonpath={.status.readyReplicas}=2 sts/web --timeout=300s"#,
             r#"kubectl -n NAMESPACE patch sts web -p '{"spec":{"template":{"metadata":{"annotations":{"a":"b"}}}}}' "#,
         ],
-        asked: "sts/web",
+        object: "sts/web",
         cause: &[r#"outdated pods are to be deleted by hand"#],
         ..USUAL
     },
@@ -26,7 +26,7 @@ pub const SETS: &[Situation] = &[
             r#"kubectl -n NAMESPACE wait --for=jsonpath={.status.readyReplicas}=2 sts/web --timeout=300s"#,
             r#"kubectl -n NAMESPACE set image sts/web main=nowhere:1"#,
         ],
-        asked: "sts/web",
+        object: "sts/web",
         cause: &[r#"image "nowhere:1" of container main cannot be pulled"#],
         remedy: Remedy::Filled(&[("IMAGE", r#"busybox:1"#)]),
         ..USUAL
@@ -45,7 +45,7 @@ spec:
     command: [sleep, '1000']
 ",
         web: Some(Web { replicas: 2, ..SET }),
-        asked: "sts/web",
+        object: "sts/web",
         cause: &[r#"web-0"#],
         ..USUAL
     },
@@ -62,7 +62,7 @@ spec:
             r#"kubectl -n NAMESPACE delete pvc data-web-0 --wait=false"#,
             r#"kubectl -n NAMESPACE delete pod web-0"#,
         ],
-        asked: "sts/web",
+        object: "sts/web",
         cause: &[r#"finalizers hold it: example.com/backup"#],
         ..USUAL
     },
@@ -77,10 +77,10 @@ spec:
             r#"kubectl -n NAMESPACE wait --for=jsonpath={.status.readyReplicas}=2 sts/web --timeout=300s"#,
             r#"kubectl -n NAMESPACE patch sts web -p '{"spec":{"template":{"metadata":{"annotations":{"a":"b"}}}}}'"#,
         ],
-        asked: "sts/web",
+        object: "sts/web",
         cause: &[r#"partition 1 keeps web-0 at the former revision"#],
         remedy: Remedy::Noted,
-        end: End::Unnoted,
+        outcome: Outcome::Unnoted,
         ..USUAL
     },
 ];

@@ -1,8 +1,8 @@
 //! A table of stuck situations, and the test of them: create all situations, run `mainstay why` for each, type the
 //! remedy as it is printed, and check that the object does not wait any more.
 //!
-//! Each situation is in a separate namespace with its name. In all texts `NAMESPACE` stands for the namespace, `DATA`
-//! for the data directory, `MAINSTAY` for the program.
+//! Each situation is in a separate namespace with its name. In all texts `NAMESPACE` is a placeholder for the
+//! namespace, `DATA` for the data directory, `MAINSTAY` for the program.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -30,24 +30,24 @@ pub struct Situation {
     pub web: Option<Web>,
     /// Lines that are typed after the creation of the objects.
     pub before: &'static [&'static str],
-    /// A line that is typed right before the question, because the state after it lasts only for seconds.
+    /// A line that is typed right before the call of `mainstay why`, because the state after it lasts only for seconds.
     pub just_before: Option<&'static str>,
-    /// The object of the question: `sts/web`.
-    pub asked: &'static str,
-    /// Texts that the answer must contain.
+    /// The object that is explained: `sts/web`.
+    pub object: &'static str,
+    /// Texts that the explanation must contain.
     pub cause: &'static [&'static str],
     pub remedy: Remedy,
     /// The state after the remedy.
-    pub end: End,
+    pub outcome: Outcome,
 }
 
 /// The remedy of a situation.
 pub enum Remedy {
-    /// The commands of the answer, unchanged.
+    /// The commands of the explanation, unchanged.
     Typed,
-    /// The commands of the answer, in which these words are replaced.
+    /// The commands of the explanation, in which these words are replaced.
     Filled(&'static [(&'static str, &'static str)]),
-    /// Lines that the answer describes, but cannot contain literally.
+    /// Lines that the explanation describes, but cannot contain literally.
     Described(&'static [&'static str]),
     /// No action is necessary.
     Patience,
@@ -57,10 +57,10 @@ pub enum Remedy {
 
 /// The state of the object afterwards.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub enum Outcome {
     /// The object does not wait.
     Fine,
-    Gone,
+    Deleted,
     /// The object never waited, and its note has disappeared.
     Unnoted,
 }
@@ -72,10 +72,10 @@ pub const USUAL: Situation = Situation {
     web: None,
     before: &[],
     just_before: None,
-    asked: "pod/web",
+    object: "pod/web",
     cause: &[],
     remedy: Remedy::Typed,
-    end: End::Fine,
+    outcome: Outcome::Fine,
 };
 
 /// Creates all situations on the instance at once, then resolves them.
@@ -92,7 +92,9 @@ pub fn resolve_with(instance: &Instance, words: &[(&str, String)], situations: &
     let standard = [("DATA", data), ("MAINSTAY", program)];
     let words: Vec<(&str, String)> = words.iter().cloned().chain(standard).collect();
     let walks = situations.iter();
-    let walks: Vec<Walk<'_>> = walks.map(|it| Walk::of(instance, &words, it)).collect();
+    let walks: Vec<Walk<'_>> = walks
+        .map(|situation| Walk::of(instance, &words, situation))
+        .collect();
     let created = in_parallel(&walks, Walk::make);
     let resolved = in_parallel(&walks, Walk::resolve);
     let failures: Vec<String> = created.into_iter().chain(resolved).collect();
@@ -141,10 +143,10 @@ struct Walk<'i> {
     shell: Shell,
 }
 
-/// The answer of `mainstay why`.
-enum Answer {
+/// The response of `mainstay why`.
+enum Response {
     /// The explanation as text and as JSON.
-    Given { text: String, json: Value },
+    Explained { text: String, json: Value },
     /// There is no such object.
     NotFound(String),
 }
@@ -163,7 +165,7 @@ impl<'i> Walk<'i> {
         }
     }
 
-    fn placed(&self, text: &str) -> String {
+    fn expanded(&self, text: &str) -> String {
         let text = text.replace("NAMESPACE", self.situation.name);
         let words = self.words.iter();
         words.fold(text, |text, (word, by)| text.replace(word, by))
@@ -177,10 +179,10 @@ impl<'i> Walk<'i> {
         let web = self.situation.web.as_ref().map(Web::manifest);
         let web = web.unwrap_or_default();
         let all = format!("{}---\n{web}", self.situation.manifest);
-        let output = kubectl.run_with_input(&apply, &self.placed(&all));
+        let output = kubectl.run_with_input(&apply, &self.expanded(&all));
         output.success().map_err(|output| format!("{output:#?}"))?;
         let mut lines = self.situation.before.iter();
-        lines.try_for_each(|line| self.type_line(&self.placed(line)))
+        lines.try_for_each(|line| self.type_line(&self.expanded(line)))
     }
 
     fn type_line(&self, line: &str) -> Result<(), String> {
@@ -189,46 +191,46 @@ impl<'i> Walk<'i> {
         output.success().map(drop).map_err(failed)
     }
 
-    fn ask(&self) -> Answer {
-        let (name, object) = (self.situation.name, self.placed(self.situation.asked));
+    fn response(&self) -> Response {
+        let (name, object) = (self.situation.name, self.expanded(self.situation.object));
         let object = object.as_str();
         let data = self.instance.data();
         let plain = run(&[object, "-n", name], &data);
         let json = run(&[object, "-n", name, "-o", "json"], &data);
         let errors = String::from_utf8_lossy(&json.stderr).into_owned();
         match serde_json::from_slice(&json.stdout) {
-            Ok(json) => Answer::Given {
+            Ok(json) => Response::Explained {
                 text: String::from_utf8_lossy(&plain.stdout).into_owned(),
                 json,
             },
-            Err(_) => Answer::NotFound(errors),
+            Err(_) => Response::NotFound(errors),
         }
     }
 
     fn resolve(&self) -> Result<(), String> {
         if let Some(line) = self.situation.just_before {
-            self.type_line(&self.placed(line))?;
+            self.type_line(&self.expanded(line))?;
         }
         let (text, commands) = self.wait("the cause", |response| self.cause(response))?;
         for line in self.lines(commands) {
             let typed = self.type_line(&line);
             typed.map_err(|error| format!("{text}\n{error}"))?;
         }
-        let ended = self.wait("its end", |response| self.has_ended(response));
-        ended.map_err(|error| format!("{text}\nand then {error}"))
+        let outcome = self.wait("the outcome", |response| self.has_outcome(response));
+        outcome.map_err(|error| format!("{text}\nand then {error}"))
     }
 
-    /// The answer and its commands, if the answer contains the expected texts.
-    fn cause(&self, response: &Answer) -> Option<(String, Vec<String>)> {
-        let Answer::Given { text, json } = response else {
+    /// The explanation and its commands, if the explanation contains the expected texts.
+    fn cause(&self, response: &Response) -> Option<(String, Vec<String>)> {
+        let Response::Explained { text, json } = response else {
             return None;
         };
         let mut parts = self.situation.cause.iter();
-        let state = match self.situation.end {
-            End::Unnoted => "Fine",
-            End::Fine | End::Gone => "Waiting",
+        let state = match self.situation.outcome {
+            Outcome::Unnoted => "Fine",
+            Outcome::Fine | Outcome::Deleted => "Waiting",
         };
-        if json["state"] != state || !parts.all(|part| text.contains(&self.placed(part))) {
+        if json["state"] != state || !parts.all(|part| text.contains(&self.expanded(part))) {
             return None;
         }
         let commands = json["chains"].as_array().into_iter().flatten();
@@ -238,8 +240,8 @@ impl<'i> Walk<'i> {
         if let Remedy::Noted = self.situation.remedy {
             let notes = json["notes"].as_array().into_iter().flatten();
             let notes = notes.filter_map(Value::as_str);
-            let ends = notes.filter_map(|note| note.split_once(": kubectl "));
-            commands.extend(ends.map(|(_, command)| format!("kubectl {command}")));
+            let noted = notes.filter_map(|note| note.split_once(": kubectl "));
+            commands.extend(noted.map(|(_, command)| format!("kubectl {command}")));
         }
         let is_complete = !matches!(
             self.situation.remedy,
@@ -255,51 +257,51 @@ impl<'i> Walk<'i> {
                 let fill = |line: String| {
                     let words = words.iter();
                     words.fold(line, |line, (word, by)| {
-                        line.replace(word, &self.placed(by))
+                        line.replace(word, &self.expanded(by))
                     })
                 };
                 commands.into_iter().map(fill).collect()
             }
-            Remedy::Described(lines) => lines.iter().map(|line| self.placed(line)).collect(),
+            Remedy::Described(lines) => lines.iter().map(|line| self.expanded(line)).collect(),
             Remedy::Patience => Vec::new(),
         }
     }
 
-    fn has_ended(&self, response: &Answer) -> Option<()> {
-        let ended = match response {
-            Answer::Given { text, json } => match self.situation.end {
-                End::Fine => json["state"] == "Fine",
-                End::Gone => false,
-                End::Unnoted => {
+    fn has_outcome(&self, response: &Response) -> Option<()> {
+        let has_outcome = match response {
+            Response::Explained { text, json } => match self.situation.outcome {
+                Outcome::Fine => json["state"] == "Fine",
+                Outcome::Deleted => false,
+                Outcome::Unnoted => {
                     let mut parts = self.situation.cause.iter();
-                    !parts.any(|part| text.contains(&self.placed(part)))
+                    !parts.any(|part| text.contains(&self.expanded(part)))
                 }
             },
-            Answer::NotFound(error) => {
-                self.situation.end == End::Gone && error.contains("not found")
+            Response::NotFound(error) => {
+                self.situation.outcome == Outcome::Deleted && error.contains("not found")
             }
         };
-        ended.then_some(())
+        has_outcome.then_some(())
     }
 
-    /// Repeats the question until the answer is as expected.
+    /// Repeats `mainstay why` until the response is as expected.
     fn wait<T>(
         &self,
         what: &str,
-        mut expected: impl FnMut(&Answer) -> Option<T>,
+        mut expected: impl FnMut(&Response) -> Option<T>,
     ) -> Result<T, String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let response = self.ask();
+            let response = self.response();
             if let Some(expected) = expected(&response) {
                 return Ok(expected);
             }
             if Instant::now() >= deadline {
                 let printed = match response {
-                    Answer::Given { text, .. } => text,
-                    Answer::NotFound(error) => error,
+                    Response::Explained { text, .. } => text,
+                    Response::NotFound(error) => error,
                 };
-                return Err(format!("waited for {what}; the last answer:\n{printed}"));
+                return Err(format!("waited for {what}; the last response:\n{printed}"));
             }
             sleep(Duration::from_millis(500));
         }

@@ -1,6 +1,6 @@
 //! Volumes, claims and snapshots.
 
-use super::situation::{End, Remedy, Situation, USUAL};
+use super::situation::{Outcome, Remedy, Situation, USUAL};
 use super::web::{POD, SET, Web};
 
 pub const STORAGE: &[Situation] = &[
@@ -29,7 +29,7 @@ spec:
             "kubectl -n NAMESPACE wait --for=jsonpath={.status.phase}=Bound pvc/data --timeout=300s",
             "kubectl -n NAMESPACE delete pvc data",
         ],
-        asked: "pv/why-released",
+        object: "pv/why-released",
         cause: &["its claim volume-released/data is gone"],
         ..USUAL
     },
@@ -58,9 +58,9 @@ spec:
             "kubectl -n NAMESPACE wait --for=jsonpath={.status.phase}=Bound pvc/data --timeout=300s",
             "kubectl delete pv why-in-use --wait=false",
         ],
-        asked: "pv/why-in-use",
+        object: "pv/why-in-use",
         cause: &["kept while claim volume-deleted-in-use/data is bound to it"],
-        end: End::Gone,
+        outcome: Outcome::Deleted,
         ..USUAL
     },
     Situation {
@@ -77,9 +77,9 @@ spec:
   hostPath: {path: /tmp/why-kept, type: DirectoryOrCreate}
 ",
         before: &["kubectl delete pv why-kept --wait=false"],
-        asked: "pv/why-kept",
+        object: "pv/why-kept",
         cause: &["example.com/keep"],
-        end: End::Gone,
+        outcome: Outcome::Deleted,
         ..USUAL
     },
     Situation {
@@ -91,9 +91,9 @@ metadata: {name: before, finalizers: [example.com/keep]}
 spec: {source: {persistentVolumeClaimName: data}}
 ",
         before: &["kubectl -n NAMESPACE delete volumesnapshot before --wait=false"],
-        asked: "volumesnapshot/before",
+        object: "volumesnapshot/before",
         cause: &["finalizers hold it: example.com/keep"],
-        end: End::Gone,
+        outcome: Outcome::Deleted,
         ..USUAL
     },
     Situation {
@@ -122,9 +122,9 @@ spec:
             "kubectl delete pv why-lost --wait=false",
             "kubectl patch pv why-lost --type merge -p '{\"metadata\":{\"finalizers\":null}}'",
         ],
-        asked: "pvc/data",
+        object: "pvc/data",
         cause: &["Bound claim has lost its PersistentVolume"],
-        end: End::Gone,
+        outcome: Outcome::Deleted,
         ..USUAL
     },
     Situation {
@@ -143,7 +143,7 @@ spec:
             container: "volumeMounts: [{name: data, mountPath: /data}]",
             ..POD
         }),
-        asked: "pvc/data",
+        object: "pvc/data",
         cause: &[
             "\"why-none\" not found",
             "storageclass/why-none: does not exist",
@@ -161,9 +161,9 @@ spec:
   resources: {requests: {storage: 16Mi}}
 ",
         before: &["kubectl -n NAMESPACE delete pvc data --wait=false"],
-        asked: "pvc/data",
+        object: "pvc/data",
         cause: &["finalizers hold it: example.com/keep"],
-        end: End::Gone,
+        outcome: Outcome::Deleted,
         ..USUAL
     },
     Situation {
@@ -174,9 +174,9 @@ kind: VolumeSnapshot
 metadata: {name: before}
 spec: {source: {persistentVolumeClaimName: data}}
 ",
-        asked: "volumesnapshot/before",
+        object: "volumesnapshot/before",
         cause: &["persistentvolumeclaim \"data\" not found"],
-        end: End::Gone,
+        outcome: Outcome::Deleted,
         ..USUAL
     },
     Situation {
@@ -195,13 +195,13 @@ kind: VolumeSnapshot
 metadata: {name: before}
 spec: {source: {persistentVolumeClaimName: data}}
 ",
-        asked: "volumesnapshot/before",
+        object: "volumesnapshot/before",
         cause: &[
             "the PVC data is not yet bound",
             "storageclass/why-late: does not exist",
         ],
         remedy: Remedy::Described(&["kubectl -n NAMESPACE delete volumesnapshot before"]),
-        end: End::Gone,
+        outcome: Outcome::Deleted,
         ..USUAL
     },
     Situation {
@@ -216,7 +216,7 @@ spec: {source: {persistentVolumeClaimName: data}}
             "rm -r DATA/volumes/$(kubectl -n NAMESPACE get pvc data-web-0 -o jsonpath={.spec.volumeName})",
             "kubectl -n NAMESPACE delete pod web-0",
         ],
-        asked: "sts/web",
+        object: "sts/web",
         cause: &["does not exist", "restore the volume"],
         ..USUAL
     },

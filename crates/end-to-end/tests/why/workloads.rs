@@ -1,6 +1,6 @@
 //! Workloads whose pods are not created or do not run.
 
-use super::situation::{End, Remedy, Situation, USUAL};
+use super::situation::{Outcome, Remedy, Situation, USUAL};
 use super::web::{DEPLOYMENT, Web};
 
 pub const WORKLOADS: &[Situation] = &[
@@ -23,7 +23,7 @@ spec:
           containers: [{name: main, image: 'busybox:1', command: [sleep, '1000']}]
 ",
         before: &["sleep 30"],
-        asked: "cronjob/load",
+        object: "cronjob/load",
         cause: &[
             "its next job waits for the end of job load-",
             "(concurrencyPolicy: Forbid)",
@@ -37,7 +37,7 @@ spec:
             image: "nowhere:1",
             ..DEPLOYMENT
         }),
-        asked: "deploy/web",
+        object: "deploy/web",
         cause: &["image \"nowhere:1\"", "the same: web-"],
         remedy: Remedy::Filled(&[("IMAGE", "busybox:1")]),
         ..USUAL
@@ -54,7 +54,7 @@ spec: {hard: {pods: '1'}}
             replicas: 3,
             ..DEPLOYMENT
         }),
-        asked: "deploy/web",
+        object: "deploy/web",
         cause: &["2 pods are to be made", "exceeded quota: small"],
         ..USUAL
     },
@@ -64,7 +64,7 @@ spec: {hard: {pods: '1'}}
             pod: "serviceAccountName: robot",
             ..DEPLOYMENT
         }),
-        asked: "deploy/web",
+        object: "deploy/web",
         cause: &["serviceaccount \"robot\" not found"],
         ..USUAL
     },
@@ -78,7 +78,7 @@ spec: {hard: {pods: '1'}}
             "kubectl label namespace NAMESPACE pod-security.kubernetes.io/enforce=restricted",
             "kubectl -n NAMESPACE scale deploy web --replicas=1",
         ],
-        asked: "deploy/web",
+        object: "deploy/web",
         cause: &["violates PodSecurity \"restricted:latest\""],
         ..USUAL
     },
@@ -94,7 +94,7 @@ spec: {limits: [{type: Container, max: {memory: 32Mi}}]}
             container: "resources: {limits: {memory: 64Mi}}",
             ..DEPLOYMENT
         }),
-        asked: "deploy/web",
+        object: "deploy/web",
         cause: &["maximum memory usage per Container is 32Mi, but limit is 64Mi"],
         ..USUAL
     },
@@ -104,7 +104,7 @@ spec: {limits: [{type: Container, max: {memory: 32Mi}}]}
             pod: "priorityClassName: why-missing-priority",
             ..DEPLOYMENT
         }),
-        asked: "deploy/web",
+        object: "deploy/web",
         cause: &["no PriorityClass with name why-missing-priority was found"],
         ..USUAL
     },
@@ -124,7 +124,7 @@ webhooks:
   timeoutSeconds: 2
 ",
         web: Some(DEPLOYMENT),
-        asked: "deploy/web",
+        object: "deploy/web",
         cause: &["failed calling webhook \"pods.silent.example.com\""],
         ..USUAL
     },
@@ -155,7 +155,7 @@ spec:
             "sleep 3",
             "kubectl -n NAMESPACE scale deploy web --replicas=1",
         ],
-        asked: "deploy/web",
+        object: "deploy/web",
         cause: &["denied request: no team"],
         ..USUAL
     },
@@ -167,7 +167,7 @@ spec:
             "kubectl -n NAMESPACE rollout pause deploy/web",
             "kubectl -n NAMESPACE set env deploy/web A=b",
         ],
-        asked: "deploy/web",
+        object: "deploy/web",
         cause: &["its rollout is paused"],
         ..USUAL
     },
@@ -181,9 +181,9 @@ spec:
             "kubectl -n NAMESPACE patch deploy web --type merge -p '{\"metadata\":{\"finalizers\":[\"example.com/keep\"]}}'",
             "kubectl -n NAMESPACE delete deploy web --wait=false",
         ],
-        asked: "deploy/web",
+        object: "deploy/web",
         cause: &["finalizers hold it: example.com/keep"],
-        end: End::Gone,
+        outcome: Outcome::Deleted,
         ..USUAL
     },
     Situation {
@@ -209,7 +209,7 @@ spec:
         image: 'busybox:1'
         command: [sleep, '1000']
 ",
-        asked: "rs/web",
+        object: "rs/web",
         cause: &["2 pods are to be made", "exceeded quota: small"],
         ..USUAL
     },
@@ -236,7 +236,7 @@ spec:
         image: 'busybox:1'
         command: [sleep, '1000']
 ",
-        asked: "rc/web",
+        object: "rc/web",
         cause: &["2 pods are to be made", "exceeded quota: small"],
         ..USUAL
     },
@@ -257,7 +257,7 @@ spec:
         image: 'nowhere:1'
         command: [sleep, '1000']
 ",
-        asked: "ds/web",
+        object: "ds/web",
         cause: &["image \"nowhere:1\""],
         remedy: Remedy::Filled(&[("IMAGE", "busybox:1")]),
         ..USUAL
@@ -278,10 +278,10 @@ spec:
           restartPolicy: Never
           containers: [{name: main, image: 'busybox:1', command: ['true']}]
 ",
-        asked: "cronjob/load",
+        object: "cronjob/load",
         cause: &["it is suspended: no jobs are made"],
         remedy: Remedy::Noted,
-        end: End::Unnoted,
+        outcome: Outcome::Unnoted,
         ..USUAL
     },
     Situation {
@@ -302,7 +302,7 @@ spec:
         image: 'busybox:1'
         command: [sleep, '1000']
 ",
-        asked: "ds/web",
+        object: "ds/web",
         cause: &["no node has the labels example.com/why=daemon-set"],
         ..USUAL
     },
@@ -332,7 +332,7 @@ spec:
         volumeMounts: [{name: data, mountPath: /data}]
       volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]
 ",
-        asked: "job/load",
+        object: "job/load",
         cause: &["failed: Job has reached the specified backoff limit"],
         ..USUAL
     },
@@ -350,7 +350,7 @@ spec:
       terminationGracePeriodSeconds: 0
       containers: [{name: main, image: 'busybox:1', command: [sleep, '6']}]
 ",
-        asked: "job/load",
+        object: "job/load",
         cause: &["failed: Job was active longer than specified deadline"],
         ..USUAL
     },
@@ -368,7 +368,7 @@ spec:
       terminationGracePeriodSeconds: 0
       containers: [{name: main, image: 'busybox:1', command: ['true']}]
 ",
-        asked: "job/load",
+        object: "job/load",
         cause: &["it is suspended"],
         ..USUAL
     },
@@ -387,7 +387,7 @@ spec:
       serviceAccountName: robot
       containers: [{name: main, image: 'busybox:1', command: ['true']}]
 ",
-        asked: "job/load",
+        object: "job/load",
         cause: &["serviceaccount \"robot\" not found"],
         ..USUAL
     },

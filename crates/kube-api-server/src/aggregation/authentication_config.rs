@@ -170,7 +170,7 @@ mod tests {
         assert_eq!(second[CLIENT_CA], first[CLIENT_CA]);
         let both = format!("{}\n{}\n", proxy.trim(), other.trim());
         assert_eq!(second[PROXY_CA].as_str().unwrap(), both);
-        // An expired certificate goes, and so does a text that is none.
+        // An expired certificate is removed, and so is a text that is no certificate.
         let later = now + Duration::from_secs(20 * 365 * 24 * 3600);
         assert_eq!(united(&both, "", later), "");
         assert_eq!(

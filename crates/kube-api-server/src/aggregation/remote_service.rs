@@ -83,7 +83,7 @@ impl ServiceTarget {
 /// Whether the last check of a remote APIService passed.
 pub(super) fn is_available(object: &Value) -> bool {
     let conditions = object["status"]["conditions"].as_array();
-    // The condition `Local` is about the time before the APIService had a Service.
+    // A condition with the reason `Local` is older than the Service of the APIService.
     conditions.into_iter().flatten().any(|one| {
         one["type"] == "Available" && one["status"] == "True" && one["reason"] != "Local"
     })

@@ -63,7 +63,7 @@ impl Refusals {
 mod tests {
     use super::*;
 
-    /// findings C55: the more is refused, the later clients are asked to come back.
+    /// findings C55: with more refusals, clients get longer retry delays.
     #[test]
     fn the_advice_follows_the_refusals() {
         let mut refusals = Refusals::default();

@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::http::frame_batch::WatchCount;
 use crate::http::unread::Reader;
 
 /// Interval of the checks whether a slow client has received the written data.
@@ -35,6 +36,8 @@ pub(crate) struct Connection {
     pub(crate) unsent: Option<UnsentData>,
     pub(crate) stage: ConnectionStage,
     pub(crate) reader: Reader,
+    /// The watches of a connection with HTTP/2.
+    pub(crate) watches: WatchCount,
 }
 
 impl Connection {
@@ -178,6 +181,7 @@ mod tests {
             unsent: Some(unsent.clone()),
             stage: ConnectionStage::default(),
             reader: Reader::new(CancellationToken::new()),
+            watches: WatchCount::default(),
         }
     }
 

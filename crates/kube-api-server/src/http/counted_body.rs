@@ -117,7 +117,8 @@ mod tests {
     use crate::http::body::boxed;
     use crate::http::unread::{Reader, UnreadBounds, UnreadResponses};
 
-    /// findings-2 S38: frames count until the connection drops them, and a body without room makes none.
+    /// findings-2 S38: a frame counts until the connection drops it, and a body whose sender has reached its limit
+    /// creates no frame.
     #[tokio::test(start_paused = true)]
     async fn a_body_produces_nothing_while_its_sender_has_too_much() {
         let bounds = UnreadBounds {

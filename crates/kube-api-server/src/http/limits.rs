@@ -202,6 +202,15 @@ pub(crate) const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 /// The events of a watch are sent together up to this size.
 pub(crate) const WATCH_BATCH_BYTES: usize = 32 * 1024;
 
+/// Maximum size of a message of a client that watches over a WebSocket. The content is ignored.
+pub(crate) const WEB_SOCKET_MESSAGE_BYTES_MAX: usize = 64 * 1024;
+
+/// Size of the read buffer of a WebSocket, into which a client sends little more than pings.
+pub(crate) const WEB_SOCKET_READ_BYTES: usize = 1024;
+
+/// After the end of a watch over a WebSocket, the client has this time to close the connection.
+pub(crate) const WEB_SOCKET_CLOSING_MAX: Duration = Duration::from_secs(5);
+
 /// Minimum duration of a watch without `timeoutSeconds`. The actual duration is random, up to twice as long, so that
 /// clients do not all reconnect at one time.
 pub(crate) const WATCH_TIMEOUT_MIN_SECS: u64 = 1800;
@@ -216,7 +225,8 @@ pub(crate) const LIST_CHUNK_MIN: usize = 500;
 pub(crate) const DELETE_COLLECTION_WORKERS: usize = 8;
 
 /// Maximum number of requests to extension API servers that have no response yet, or whose response is not a stream.
-/// Such a request has a seat, so its sender waits in the place of others.
+/// Such a request occupies a seat, so flow control delays the further requests of its sender, and not the requests of
+/// other senders.
 pub(crate) const EXTENSION_REQUESTS: ShareBounds = ShareBounds {
     per_sender_max: 32,
     in_all_max: 256,

@@ -458,7 +458,7 @@ mod tests {
         assert!(unread.lock().senders.is_empty());
     }
 
-    /// findings-2 S38: the unread answers of one sender are never in the way of another's.
+    /// findings-2 S38: the unread responses of a sender never reduce the limit of another sender.
     #[tokio::test(start_paused = true)]
     async fn room_is_made_by_the_sender_that_holds_most() {
         let unread = Arc::new(UnreadResponses::new(BOUNDS));

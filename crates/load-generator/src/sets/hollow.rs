@@ -83,7 +83,7 @@ impl Kubelet {
             if responses.get(&pod.metadata.name) != Some(&now) {
                 responses.insert(pod.metadata.name.clone(), now);
                 started += u32::from(reply == PodAction::Run);
-                self.give(reply, &pod, started);
+                self.send(reply, &pod, started);
             }
         });
         if let Err(error) = followed.await {
@@ -91,7 +91,7 @@ impl Kubelet {
         }
     }
 
-    fn give(&self, reply: PodAction, pod: &Pod, number: u32) {
+    fn send(&self, reply: PodAction, pod: &Pod, number: u32) {
         let uri = format!("{}/{}", self.path, pod.metadata.name);
         let call = match reply {
             PodAction::Run => Call::merge_patch(format!("{uri}/status"), &running(pod, number)),

@@ -60,7 +60,7 @@ impl FenceModel {
         let Some((version, epoch)) = state.observers[at].fencing.take() else {
             return;
         };
-        let fits = version == state.lease.version || self.has(Mistake::TakenUnconditionally);
+        let fits = version == state.lease.version || self.has(Mistake::FencedUnconditionally);
         if fits && state.lease.exists {
             state.lease = StoredLease {
                 version: state.lease.version + 1,
@@ -79,13 +79,14 @@ impl FenceModel {
         if self.has(Mistake::PredecessorsClock) {
             next.since = (former.since + CLOCKS_APART).min(COUNTED);
         }
-        // As `controller_planners::node_lifecycle::silence`: the count is valid for the observed version, and without the time to
-        // reconnect.
-        let is_same = former.observed == state.lease || self.has(Mistake::ContinuedOverRenewal);
-        if continues && is_same {
+        // As `controller_planners::node_lifecycle::silence`: the count is valid for the observed version, and without
+        // the time to reconnect.
+        let is_unchanged =
+            former.observed == state.lease || self.has(Mistake::ContinuedOverRenewal);
+        if continues && is_unchanged {
             next.since = former.since.min(WAIT).saturating_sub(LENGTH / 4);
         }
-        // Only its pending writes remain.
+        // Of the former control plane, only the pending writes remain.
         former.leads = false;
         former.observed = next.observed;
         former.since = 0;

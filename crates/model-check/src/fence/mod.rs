@@ -1,7 +1,7 @@
 //! The world of a node that is lost and returns, with the earliest replacement of its pod elsewhere.
 //!
 //! One node runs one pod that may fail over. The node renews its lease, and ends the pod at its deadline; two control
-//! planes watch the lease, and one takes over from the other. The decisions are those of the product:
+//! planes watch the lease, and the second takes over from the first. The decisions are those of the product:
 //! `controller_planners::node_lifecycle::fence::decide`, `controller_planners::pod_gc::missing::decide` and
 //! `pod_lifecycle::node::lease::step`. The rest is a model: renewals, responses and writes that arrive late or never, a
 //! broken link, an agent and a shim that are killed, clocks of different rates, a shim that kills late, and a Node
@@ -17,7 +17,7 @@ use controller_planners::node_lifecycle::fence::wait;
 use jiff::SignedDuration;
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
-use node::end;
+use node::stop_instance;
 
 /// A tick, in milliseconds: the lease has the default length of 38 s.
 const TICK: u16 = 4750;
@@ -92,7 +92,7 @@ pub enum Mistake {
     /// A new run continues the count of the former run for a lease that was renewed since then.
     ContinuedOverRenewal,
     /// The lease is fenced without compare-and-swap.
-    TakenUnconditionally,
+    FencedUnconditionally,
     /// Renewals contain neither version nor epoch.
     RenewedUnconditionally,
     /// Containers are not nested in the warden's namespace, and outlive the shim.
@@ -121,7 +121,7 @@ struct StoredLease {
 struct InFlight {
     version: u8,
     epoch: u8,
-    /// Ticks of the node's clock since it was sent.
+    /// Ticks of the node's clock since the renewal was sent.
     age: u8,
     /// The renewal creates the lease.
     creates: bool,
@@ -136,15 +136,15 @@ struct Node {
     agent: bool,
     shim: bool,
     instance: bool,
-    /// Remaining ticks of the node's clock until the deadline on the page.
-    left: u8,
+    /// Remaining ticks of the node's clock until the deadline on the deadline page.
+    remaining_ticks: u8,
     /// The shim kills a tick late.
     late: bool,
-    served: u8,
-    /// The agent's view of the lease's version.
+    served_epoch: u8,
+    /// The version of the lease in the agent's cache.
     version: Option<u8>,
-    /// The agent's view of the pod.
-    knows_pod: bool,
+    /// Whether the agent's cache has the pod.
+    has_cached_pod: bool,
     flight: Option<InFlight>,
 }
 
@@ -189,11 +189,11 @@ pub struct FenceState {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FenceStep {
-    /// Time passes; the node's clock may lose a tick, the observers' clocks may count two.
+    /// Time passes; the node's clock may lose a tick, the observers' clocks may count two ticks.
     Tick {
         /// The node's clock does not count the tick.
         slow_node: bool,
-        /// The observers' clocks count two.
+        /// The observers' clocks count two ticks.
         fast_observer: bool,
         /// The shim is late.
         late: bool,
@@ -214,7 +214,7 @@ pub enum FenceStep {
     /// The agent starts the pod's instance.
     Start,
     /// The agent observes the deletion of its pod.
-    HearOfPod,
+    ObservePodDeletion,
     /// An observer reads the lease.
     Watch(usize),
     /// An observer decides.
@@ -290,11 +290,11 @@ impl Model for FenceModel {
                 agent: true,
                 shim: true,
                 instance: true,
-                left: LENGTH,
+                remaining_ticks: LENGTH,
                 late: false,
-                served: 0,
+                served_epoch: 0,
                 version: Some(0),
-                knows_pod: true,
+                has_cached_pod: true,
                 flight: None,
             },
             observers: [observer(true), observer(false)],
@@ -305,8 +305,8 @@ impl Model for FenceModel {
     fn actions(&self, state: &FenceState, actions: &mut Vec<FenceStep>) {
         let (node, budget) = (&state.node, &state.budget);
         // Time stops when no decision depends on it any more.
-        let counts = |one: &Observer| one.leads && one.since < COUNTED;
-        if node.left > 0 || state.observers.iter().any(counts) {
+        let counts = |observer: &Observer| observer.leads && observer.since < COUNTED;
+        if node.remaining_ticks > 0 || state.observers.iter().any(counts) {
             let mut tick = |slow_node, fast_observer, late| {
                 actions.push(FenceStep::Tick {
                     slow_node,
@@ -318,7 +318,7 @@ impl Model for FenceModel {
             if budget.slips > 0 {
                 tick(true, false, false);
                 tick(false, true, false);
-                if node.left <= 1 && node.instance {
+                if node.remaining_ticks <= 1 && node.instance {
                     tick(false, false, true);
                 }
             }
@@ -327,7 +327,7 @@ impl Model for FenceModel {
             None if node.agent
                 && node.linked
                 && budget.renewals > 0
-                && node.left + BETWEEN <= LENGTH =>
+                && node.remaining_ticks + BETWEEN <= LENGTH =>
             {
                 actions.push(FenceStep::Send);
             }
@@ -351,7 +351,7 @@ impl Model for FenceModel {
                 actions.push(FenceStep::KillShim);
             }
         } else {
-            // All faults end.
+            // Each fault is repaired eventually.
             if !node.linked {
                 actions.push(FenceStep::Link);
             }
@@ -359,11 +359,16 @@ impl Model for FenceModel {
                 actions.push(FenceStep::Agent);
             }
         }
-        if node.agent && node.knows_pod && !node.instance && !node.shim && node.left > 0 {
+        if node.agent
+            && node.has_cached_pod
+            && !node.instance
+            && !node.shim
+            && node.remaining_ticks > 0
+        {
             actions.push(FenceStep::Start);
         }
-        if node.agent && node.linked && node.knows_pod && !state.pod {
-            actions.push(FenceStep::HearOfPod);
+        if node.agent && node.linked && node.has_cached_pod && !state.pod {
+            actions.push(FenceStep::ObservePodDeletion);
         }
         observer_steps(state, actions);
         if budget.takeovers > 0 {
@@ -399,11 +404,11 @@ impl Model for FenceModel {
                 node.flight = Some(renewal);
                 if renewal.returns && !self.has(Mistake::ReturnsWithoutProof) {
                     // First all instances of earlier epochs end, and no such instance can start.
-                    node.left = 0;
-                    end(node);
+                    node.remaining_ticks = 0;
+                    stop_instance(node);
                 }
                 if self.has(Mistake::BeforeAcknowledgement) && !renewal.returns {
-                    node.left = LENGTH;
+                    node.remaining_ticks = LENGTH;
                 }
             }
             FenceStep::Store => self.store(&mut state),
@@ -433,9 +438,9 @@ impl Model for FenceModel {
                 node.shim = true;
                 node.instance = true;
             }
-            FenceStep::HearOfPod => {
-                node.knows_pod = false;
-                end(node);
+            FenceStep::ObservePodDeletion => {
+                node.has_cached_pod = false;
+                stop_instance(node);
             }
             FenceStep::Watch(at) => {
                 state.observers[at].observed = state.lease;
@@ -476,7 +481,7 @@ impl Model for FenceModel {
                 !state.pod && !state.lease.has_holder
             }),
             Property::sometimes("the node is back", |_: &Self, state: &FenceState| {
-                state.node.served > 0 && state.node.left > 0
+                state.node.served_epoch > 0 && state.node.remaining_ticks > 0
             }),
         ]
     }

@@ -1,4 +1,4 @@
-//! The steps of the node: renewals of its lease, and the end of its pod.
+//! The steps of the node: renewals of its lease, and the stop of its pod.
 
 use k8s_openapi::api::coordination::v1::LeaseSpec;
 use pod_lifecycle::node::lease::{LeaseStep as Renewal, step};
@@ -10,7 +10,7 @@ impl FenceModel {
         let node = &state.node;
         let mut renewal = InFlight {
             version: 0,
-            epoch: node.served,
+            epoch: node.served_epoch,
             age: 0,
             creates: false,
             returns: false,
@@ -25,9 +25,9 @@ impl FenceModel {
             lease_transitions: Some(state.lease.epoch.into()),
             ..LeaseSpec::default()
         });
-        let (epoch, returns) = match step(lease.as_ref(), "node", node.served.into()) {
+        let (epoch, returns) = match step(lease.as_ref(), "node", node.served_epoch.into()) {
             _ if lease.is_none() && self.has(Mistake::CreatedInServedEpoch) => {
-                (node.served.into(), false)
+                (node.served_epoch.into(), false)
             }
             Renewal::Renew { epoch } => (epoch, false),
             Renewal::Return { epoch } => (epoch, true),
@@ -78,18 +78,18 @@ impl FenceModel {
         if stored.is_none() {
             return;
         }
-        node.served = epoch;
+        node.served_epoch = epoch;
         if returns && !self.has(Mistake::ReturnsWithoutProof) {
             // The agent then reads pods that were never started in this epoch, and deletes them.
             state.pod = false;
-            node.knows_pod = false;
+            node.has_cached_pod = false;
         }
         let age = if self.has(Mistake::CountedFromResponse) {
             0
         } else {
             age
         };
-        node.left = node.left.max(LENGTH.saturating_sub(age));
+        node.remaining_ticks = node.remaining_ticks.max(LENGTH.saturating_sub(age));
     }
 
     pub(super) fn tick(
@@ -101,27 +101,27 @@ impl FenceModel {
     ) {
         let node = &mut state.node;
         if !slow_node {
-            node.left = node.left.saturating_sub(1);
+            node.remaining_ticks = node.remaining_ticks.saturating_sub(1);
             if let Some(renewal) = &mut node.flight {
                 renewal.age = (renewal.age + 1).min(LENGTH);
             }
         }
-        if node.left == 0 && node.shim && node.instance {
+        if node.remaining_ticks == 0 && node.shim && node.instance {
             if late && !node.late {
                 node.late = true;
             } else {
-                end(node);
+                stop_instance(node);
             }
         }
         let ticks = if fast_observer { 2 } else { 1 };
-        for observer in state.observers.iter_mut().filter(|one| one.leads) {
+        for observer in state.observers.iter_mut().filter(|observer| observer.leads) {
             observer.since = (observer.since + ticks).min(COUNTED);
         }
     }
 }
 
-/// Ends the instance, and the shim with it.
-pub(super) fn end(node: &mut Node) {
+/// Stops the instance, and its shim.
+pub(super) fn stop_instance(node: &mut Node) {
     node.instance = false;
     node.shim = false;
     node.late = false;

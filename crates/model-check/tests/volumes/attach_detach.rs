@@ -11,7 +11,7 @@ use controller_planners::attach_detach::*;
 
 const NODES: [usize; 2] = [0, 1];
 
-/// The guards of the promise; a test removes one guard at a time.
+/// The guards against a violation; a test removes one guard at a time.
 #[derive(Clone, Copy, Debug)]
 struct Guards {
     /// The detachment from a deleted Node needs a proof.
@@ -51,15 +51,15 @@ struct ApiAttachment {
     is_attached: bool,
 }
 
-/// An agent, and the running pod that it has.
+/// An agent, and its running pod.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Machine {
-    /// The agent has observed a pod, and not its end yet.
+    /// The agent has observed a pod, and not its deletion yet.
     pod: bool,
     /// The agent has read that the volume is in use and attached.
     ready: bool,
     mounted: bool,
-    /// The lease has lapsed, so its pods have ended.
+    /// The lease has lapsed, so the pods of the node have ended.
     lapsed: bool,
 }
 
@@ -136,26 +136,26 @@ impl World {
 
     /// Versions are compared only for equality, so they are renumbered.
     fn normalized(mut self) -> Self {
-        let mut all = BTreeSet::new();
-        self.each_version(|version| {
-            all.insert(*version);
+        let mut versions = BTreeSet::new();
+        self.visit_versions(|version| {
+            versions.insert(*version);
         });
-        let order: Vec<u8> = all.into_iter().collect();
+        let order: Vec<u8> = versions.into_iter().collect();
         let rank = |version: u8| order.binary_search(&version).map_or(0, |at| at as u8 + 1);
-        self.each_version(|version| *version = rank(*version));
+        self.visit_versions(|version| *version = rank(*version));
         self.claimed = self.claimed.iter().map(|uid| rank(*uid)).collect();
         self.claimed.remove(&0);
         self.revision = order.len() as u8;
         self
     }
 
-    fn each_version(&mut self, mut visit: impl FnMut(&mut u8)) {
+    fn visit_versions(&mut self, mut visit: impl FnMut(&mut u8)) {
         for node in self.nodes.iter_mut().chain(&mut self.cached).flatten() {
             visit(&mut node.version);
         }
-        for one in self.attachments.iter_mut().flatten() {
-            visit(&mut one.uid);
-            visit(&mut one.version);
+        for attachment in self.attachments.iter_mut().flatten() {
+            visit(&mut attachment.uid);
+            visit(&mut attachment.version);
         }
         for (_, write) in self.pending.iter_mut().chain(&mut self.late) {
             match write {
@@ -175,7 +175,7 @@ impl World {
         }
     }
 
-    fn view(&self, at: usize, node: Option<ApiNode>, guards: Guards) -> ObservedNode {
+    fn observed_node(&self, at: usize, node: Option<ApiNode>, guards: Guards) -> ObservedNode {
         let volume = Volume {
             volume: "pv".to_owned(),
             unique_name: NAME.to_owned(),
@@ -183,20 +183,20 @@ impl World {
             is_exclusive: true,
         };
         let names = |has: bool| has.then(|| NAME.to_owned()).into_iter().collect();
-        let attachments = self.attachments[at].iter().map(|one| Attachment {
+        let attachments = self.attachments[at].iter().map(|attachment| Attachment {
             name: "csi".to_owned(),
-            uid: one.uid.to_string().parse().unwrap(),
-            version: one.version.to_string().parse().unwrap(),
-            is_claimed: self.claimed.contains(&one.uid) || !guards.claim,
+            uid: attachment.uid.to_string().parse().unwrap(),
+            version: attachment.version.to_string().parse().unwrap(),
+            is_claimed: self.claimed.contains(&attachment.uid) || !guards.claim,
             node: at.to_string(),
             volume: "pv".to_owned(),
             unique_name: Some(NAME.to_owned()),
-            is_attached: one.is_attached,
+            is_attached: attachment.is_attached,
             error: None,
             is_deleting: false,
         });
-        let other = self.attachments[1 - at].map(|_| (1 - at).to_string());
-        let proven = self.fenced[at] || (node.is_none() && !guards.proof);
+        let other_node = self.attachments[1 - at].map(|_| (1 - at).to_string());
+        let has_proof = self.fenced[at] || (node.is_none() && !guards.proof);
         ObservedNode {
             name: at.to_string(),
             node: node.map(|node| Node {
@@ -209,19 +209,20 @@ impl World {
                 .into_iter()
                 .collect(),
             attachments: attachments.collect(),
-            elsewhere: [("pv".to_owned(), other.into_iter().collect())].into(),
-            proof: proven.then_some(DetachProof::Fenced),
+            elsewhere: [("pv".to_owned(), other_node.into_iter().collect())].into(),
+            proof: has_proof.then_some(DetachProof::Fenced),
         }
     }
 
     /// The leader's next write for a node.
     fn decide(&self, at: usize, guards: Guards) -> Option<Write> {
         let mut node = self.cached[at];
-        let mut actions = plan(&self.view(at, node, guards));
-        let detaches = |one: &AttachDetachAction| matches!(one, AttachDetachAction::Detach { .. });
+        let mut actions = plan(&self.observed_node(at, node, guards));
+        let detaches =
+            |action: &AttachDetachAction| matches!(action, AttachDetachAction::Detach { .. });
         if guards.fresh_node && actions.iter().any(detaches) {
             node = self.nodes[at];
-            actions = plan(&self.view(at, node, guards));
+            actions = plan(&self.observed_node(at, node, guards));
         }
         let number = |text: &str| text.parse().unwrap();
         match actions.first()? {
@@ -289,31 +290,33 @@ impl World {
             }
             Write::Claim { uid, version } => {
                 let revision = self.next_revision();
-                let attachment_slot = self.attachments[at].as_mut();
-                let same = |one: &&mut ApiAttachment| (one.uid, one.version) == (uid, version);
-                if let Some(attachment_slot) = attachment_slot.filter(same) {
-                    attachment_slot.version = revision;
+                let attachment = self.attachments[at].as_mut();
+                let is_current = |attachment: &&mut ApiAttachment| {
+                    (attachment.uid, attachment.version) == (uid, version)
+                };
+                if let Some(attachment) = attachment.filter(is_current) {
+                    attachment.version = revision;
                     if is_awaited {
                         self.claimed.insert(uid);
                     }
                 }
             }
             Write::Detach { uid, version } => {
-                let is_meant = |one: ApiAttachment| {
-                    one.uid == uid && (one.version == version || !guards.version)
+                let is_requested = |attachment: ApiAttachment| {
+                    attachment.uid == uid && (attachment.version == version || !guards.version)
                 };
-                if self.attachments[at].is_some_and(is_meant) {
+                if self.attachments[at].is_some_and(is_requested) {
                     self.attachments[at] = None;
                 }
             }
         }
     }
 
-    fn of_leader(&self, guards: Guards, worlds: &mut Vec<Self>) {
+    fn add_leader_steps(&self, guards: Guards, next_worlds: &mut Vec<Self>) {
         let mut add = |change: &dyn Fn(&mut Self)| {
             let mut next = self.clone();
             change(&mut next);
-            worlds.push(next);
+            next_worlds.push(next);
         };
         if let Some((at, write)) = self.late {
             add(&|next| {
@@ -370,27 +373,27 @@ impl World {
         }
     }
 
-    fn of_node(&self, at: usize, guards: Guards, worlds: &mut Vec<Self>) {
+    fn add_node_steps(&self, at: usize, guards: Guards, next_worlds: &mut Vec<Self>) {
         let (machine, node) = (self.machines[at], self.nodes[at]);
         let mut when = |holds: bool, change: &dyn Fn(&mut Self)| {
             if holds {
                 let mut next = self.clone();
                 change(&mut next);
-                worlds.push(next);
+                next_worlds.push(next);
             }
         };
-        let is_lonely = self.pods == [false, false];
+        let has_no_pod = self.pods == [false, false];
         // The second node matters only if the first node is lost.
         let is_schedulable = at == 0 || self.has_losses;
-        let is_bound = is_schedulable && is_lonely && self.pods_left > 0 && node.is_some();
+        let is_bound = is_schedulable && has_no_pod && self.pods_left > 0 && node.is_some();
         when(is_bound, &|next| {
             next.pods_left -= 1;
             next.pods[at] = true;
         });
         // The pod is deleted by force, so it may still run.
         when(self.pods[at], &|next| next.pods[at] = false);
-        let sees = self.pods[at] && !machine.pod && !machine.lapsed;
-        when(sees, &|next| next.machines[at].pod = true);
+        let observes_pod = self.pods[at] && !machine.pod && !machine.lapsed;
+        when(observes_pod, &|next| next.machines[at].pod = true);
         when(machine.pod && !self.pods[at], &|next| {
             next.machines[at] = Machine::default();
         });
@@ -403,14 +406,14 @@ impl World {
             }
         });
         let is_attached = node.is_some_and(|node| node.in_use && node.attached);
-        let reads = machine.pod && !machine.mounted && !machine.ready && is_attached;
-        when(reads, &|next| next.machines[at].ready = true);
+        let reads_status = machine.pod && !machine.mounted && !machine.ready && is_attached;
+        when(reads_status, &|next| next.machines[at].ready = true);
         when(machine.ready, &|next| {
             let attachment = next.attachments[at];
             next.machines[at].ready = false;
-            next.machines[at].mounted = attachment.is_some_and(|one| one.is_attached);
+            next.machines[at].mounted = attachment.is_some_and(|attachment| attachment.is_attached);
         });
-        // Of the second node only the pods matter.
+        // Only the pods of the second node matter.
         let is_first = at == 0;
         when(
             is_first && node.is_some() && self.deletions_left > 0,
@@ -445,25 +448,25 @@ impl World {
             next.fenced[at] = false;
             next.machines[at].lapsed = false;
         });
-        let attaches = self.attachments[at].is_some_and(|one| !one.is_attached);
+        let attaches = self.attachments[at].is_some_and(|attachment| !attachment.is_attached);
         when(attaches, &|next| {
             let version = next.next_revision();
-            if let Some(one) = &mut next.attachments[at] {
-                (one.is_attached, one.version) = (true, version);
+            if let Some(attachment) = &mut next.attachments[at] {
+                (attachment.is_attached, attachment.version) = (true, version);
             }
         });
     }
 
     fn violation(&self) -> Option<&'static str> {
-        let is_bare = |at: &usize| {
-            let attached = self.attachments[*at].is_some_and(|one| one.is_attached);
+        let is_detached = |at: &usize| {
+            let attached = self.attachments[*at].is_some_and(|attachment| attachment.is_attached);
             self.machines[*at].mounted && !attached
         };
-        if NODES.iter().any(is_bare) {
+        if NODES.iter().any(is_detached) {
             return Some("detached under a running pod");
         }
-        let both = NODES.iter().all(|at| self.machines[*at].mounted);
-        both.then_some("mounted on two nodes")
+        let on_both_nodes = NODES.iter().all(|at| self.machines[*at].mounted);
+        on_both_nodes.then_some("mounted on two nodes")
     }
 }
 
@@ -471,21 +474,21 @@ const NAME: &str = "kubernetes.io/csi/d^h";
 
 /// The first violation, and the number of states, for a number of leader changes and node losses.
 fn search(leaders: u8, losses: u8, guards: Guards) -> (Option<(&'static str, World)>, usize) {
-    let begin = World::new(leaders, losses).normalized();
-    let mut visited = BTreeSet::from([begin.clone()]);
-    let mut open = VecDeque::from([begin]);
+    let start = World::new(leaders, losses).normalized();
+    let mut visited = BTreeSet::from([start.clone()]);
+    let mut frontier = VecDeque::from([start]);
     let mut next = Vec::new();
-    while let Some(world) = open.pop_front() {
+    while let Some(world) = frontier.pop_front() {
         if let Some(violation) = world.violation() {
             return (Some((violation, world)), visited.len());
         }
-        world.of_leader(guards, &mut next);
+        world.add_leader_steps(guards, &mut next);
         for at in NODES {
-            world.of_node(at, guards, &mut next);
+            world.add_node_steps(at, guards, &mut next);
         }
         for world in next.drain(..).map(World::normalized) {
             if visited.insert(world.clone()) {
-                open.push_back(world);
+                frontier.push_back(world);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Every interleaving of a move, and of the move back, with the calls of a node, pods that start from stale views, a
+//! Every interleaving of a move, and of the move back, with the calls of a node, pods that start from old objects, a
 //! user who cancels, lost responses, a crash during a call, first copies that a restarted node removes, and calls that
 //! arrive late.
 
@@ -51,7 +51,7 @@ enum Stream {
 struct World {
     transfer: DataTransfer,
     record: VolumeMove,
-    answers: MoveAnswers,
+    responses: MoveAnswers,
     disks: [Disk; 2],
     /// The last write of a pod.
     latest: u8,
@@ -144,7 +144,7 @@ impl Disk {
     }
 
     /// Whether the destination has the copy.
-    fn has(&self, id: u8, extent: CopyExtent) -> bool {
+    fn has_copy(&self, id: u8, extent: CopyExtent) -> bool {
         let is_first = extent == CopyExtent::First && self.first.contains_key(&id);
         is_first || self.arrived.contains_key(&id)
     }
@@ -157,7 +157,7 @@ impl World {
         Self {
             transfer,
             record: request(1),
-            answers: MoveAnswers::default(),
+            responses: MoveAnswers::default(),
             disks,
             latest: 0,
             late: BTreeSet::new(),
@@ -168,10 +168,10 @@ impl World {
         &mut self.disks[index(id, side)]
     }
 
-    fn plan(&self, sees_pods: bool) -> VolumeMoveStep {
+    fn plan(&self, observes_pods: bool) -> VolumeMoveStep {
         let mut users = Vec::new();
         for (disk, node) in self.disks.iter().zip(["one", "two"]) {
-            if disk.pod && sees_pods {
+            if disk.pod && observes_pods {
                 users.push(User {
                     name: "web-0".to_owned(),
                     uid: node.parse().unwrap(),
@@ -188,13 +188,13 @@ impl World {
             users: &users,
             source: NodePresence::Ready,
             destination: NodePresence::Ready,
-            responses: &self.answers,
+            responses: &self.responses,
         })
     }
 
     /// Executes a call; the response goes to the leader unless the call is late.
     fn carry_out(&mut self, id: u8, call: Call, is_late: bool) {
-        let mut results = self.answers.clone();
+        let mut results = self.responses.clone();
         match call {
             Call::Inspect(side) => {
                 let inspection = Some(Inspection {
@@ -211,12 +211,12 @@ impl World {
             Call::Detach => results.detached = Some(self.disk(id, MoveEnd::Source).detach(id)),
             Call::Copy(extent) => {
                 // An existing copy is not created again.
-                if !self.disk(id, MoveEnd::Destination).has(id, extent)
+                if !self.disk(id, MoveEnd::Destination).has_copy(id, extent)
                     && let Some(stream) = self.disk(id, MoveEnd::Source).send(id, extent)
                 {
                     self.disk(id, MoveEnd::Destination).receive(id, stream);
                 }
-                if self.disk(id, MoveEnd::Destination).has(id, extent) {
+                if self.disk(id, MoveEnd::Destination).has_copy(id, extent) {
                     results.copied = Some(CopyResult::Complete("/p".to_owned()));
                 } else {
                     // The call fails, and the next round repeats it.
@@ -249,54 +249,54 @@ impl World {
             }
         }
         if !is_late {
-            self.answers = results;
+            self.responses = results;
         }
     }
 
     fn write(&mut self, record: VolumeMove) {
         self.record = record;
-        self.answers = MoveAnswers::default();
+        self.responses = MoveAnswers::default();
     }
 
     /// The worlds after the leader's next step.
-    fn led(&self, step: &VolumeMoveStep, out: &mut Vec<World>) {
+    fn add_leader_steps(&self, step: &VolumeMoveStep, next_worlds: &mut Vec<World>) {
         let mut next = self.clone();
         match step {
             VolumeMoveStep::Done => {
                 if self.record.id == "1" && self.record.stage == MoveStage::Moved {
                     next.write(request(2));
-                    out.push(next);
+                    next_worlds.push(next);
                 }
             }
             VolumeMoveStep::Wait(_) => {
-                next.answers = MoveAnswers::default();
-                out.push(next);
+                next.responses = MoveAnswers::default();
+                next_worlds.push(next);
             }
             VolumeMoveStep::Write(record) => {
                 next.write(record.clone());
-                out.push(next);
+                next_worlds.push(next);
             }
             VolumeMoveStep::DeletePod(user) => {
                 next.disks[usize::from(user.node == "two")].pod = false;
-                out.push(next);
+                next_worlds.push(next);
             }
-            VolumeMoveStep::Call(call) => self.called(*call, out),
+            VolumeMoveStep::Call(call) => self.add_call_outcomes(*call, next_worlds),
         }
     }
 
-    fn called(&self, call: Call, out: &mut Vec<World>) {
+    fn add_call_outcomes(&self, call: Call, next_worlds: &mut Vec<World>) {
         let id = number(&self.record);
         let mut done = self.clone();
         done.carry_out(id, call, false);
         // The response is lost.
-        let mut unheard = done.clone();
-        unheard.answers = MoveAnswers::default();
-        out.extend([done, unheard]);
+        let mut without_response = done.clone();
+        without_response.responses = MoveAnswers::default();
+        next_worlds.extend([done, without_response]);
         if self.late.is_empty() && !matches!(call, Call::Inspect(_)) {
             // A former leader sends the call too, at any later time.
             let mut late = self.clone();
             late.late.insert(Late::Call(id, call));
-            out.push(late);
+            next_worlds.push(late);
         }
         if let Call::Copy(extent) = call
             && self.late.is_empty()
@@ -304,7 +304,7 @@ impl World {
             let mut late = self.clone();
             if let Some(stream) = late.disk(id, MoveEnd::Source).send(id, extent) {
                 late.late.insert(Late::Stream(id, stream));
-                out.push(late);
+                next_worlds.push(late);
             }
         }
         let source = &self.disks[index(id, MoveEnd::Source)];
@@ -317,14 +317,14 @@ impl World {
             let disk = killed.disk(id, MoveEnd::Source);
             disk.real = None;
             disk.moving.insert(id, data);
-            out.push(killed);
+            next_worlds.push(killed);
         }
     }
 
-    fn next(&self) -> Vec<World> {
-        let mut out = Vec::new();
-        for sees_pods in [true, false] {
-            self.led(&self.plan(sees_pods), &mut out);
+    fn next_worlds(&self) -> Vec<World> {
+        let mut next_worlds = Vec::new();
+        for observes_pods in [true, false] {
+            self.add_leader_steps(&self.plan(observes_pods), &mut next_worlds);
         }
         for late in &self.late {
             let mut next = self.clone();
@@ -335,25 +335,25 @@ impl World {
                     next.disk(*id, MoveEnd::Destination).receive(*id, *stream);
                 }
             }
-            out.push(next);
+            next_worlds.push(next);
         }
         if self.record.stage.is_before_placed() && !self.record.cancelled {
             let mut next = self.clone();
             next.record.cancelled = true;
-            out.push(next);
+            next_worlds.push(next);
         }
         for at in 0..2 {
             if !self.disks[at].first.is_empty() {
                 // The node starts, and has not read yet that the move is in progress.
                 let mut next = self.clone();
                 next.disks[at].first.clear();
-                out.push(next);
+                next_worlds.push(next);
             }
             let mut next = self.clone();
             let disk = &mut next.disks[at];
             if disk.pod {
                 disk.pod = false;
-                out.push(next);
+                next_worlds.push(next);
                 let mut next = self.clone();
                 if next.latest < WRITES {
                     next.latest += 1;
@@ -361,15 +361,15 @@ impl World {
                     let moving = disk.moving.values_mut();
                     let open = moving.chain(disk.real.as_mut());
                     open.for_each(|data| *data = next.latest);
-                    out.push(next);
+                    next_worlds.push(next);
                 }
             } else if disk.real.is_some() {
                 // The scheduler does not prevent this start, because agents may act on old objects.
                 disk.pod = true;
-                out.push(next);
+                next_worlds.push(next);
             }
         }
-        out
+        next_worlds
     }
 
     fn check(&self) {
@@ -410,7 +410,7 @@ impl World {
             let id = number(&self.record);
             match self.plan(true) {
                 VolumeMoveStep::Done => break,
-                VolumeMoveStep::Wait(_) => self.answers = MoveAnswers::default(),
+                VolumeMoveStep::Wait(_) => self.responses = MoveAnswers::default(),
                 VolumeMoveStep::Write(record) => self.write(record),
                 VolumeMoveStep::Call(call) => self.carry_out(id, call, false),
                 VolumeMoveStep::DeletePod(_) => {}
@@ -435,13 +435,13 @@ fn no_interleaving_loses_data_or_has_it_twice() {
 
 fn explore(start: World) {
     let mut visited = BTreeSet::from([start.clone()]);
-    let mut open = VecDeque::from([start]);
-    while let Some(world) = open.pop_front() {
+    let mut frontier = VecDeque::from([start]);
+    while let Some(world) = frontier.pop_front() {
         world.check();
         world.clone().finish();
-        for next in world.next() {
+        for next in world.next_worlds() {
             if visited.insert(next.clone()) {
-                open.push_back(next);
+                frontier.push_back(next);
             }
         }
     }

@@ -111,7 +111,7 @@ mod tests {
         ));
     }
 
-    /// findings S26: where an object of the largest size is refused, the store says that it is full.
+    /// findings S26: if an object of the maximum size is refused, the store reports that it is full.
     #[test]
     fn a_store_without_room_for_a_large_object_is_full() {
         let quota = 16 << 20;

@@ -1,5 +1,5 @@
-//! Port-forward for clients that support WebSockets but not SPDY: `v4.channel.k8s.io` with the ports in the
-//! query (`ports=80,443`).
+//! Port-forward for clients that support WebSockets but not SPDY: `v4.channel.k8s.io`, also without a name, or in
+//! base64 `v4.base64.channel.k8s.io`, with the ports in the query (`ports=80,443`).
 //!
 //! Each port has two channels, one for data and one for errors; the first message in each channel is the
 //! number of the port as two bytes, the low byte first. There is one connection per port and WebSocket.
@@ -18,10 +18,21 @@ use tokio_util::sync::CancellationToken;
 
 use super::port_forward::{Pod, wait_delivered};
 use super::session::{CHUNK_BYTES, OUTGOING_MAX};
-use super::streams::{Socket, read_until_closed, respond_to_close};
+use super::streams::{Protocol, Socket, read_until_closed, respond_to_close};
 
-/// The WebSocket subprotocol of port forwarding.
-pub const PROTOCOL: &str = "v4.channel.k8s.io";
+/// The WebSocket subprotocols of port forwarding, the preferred one first.
+pub const PROTOCOLS: [Protocol; 2] = [Protocol::V4, Protocol::V4Text];
+
+/// The subprotocol of a client; [`V4`](Protocol::V4) without its name if the client offers no subprotocol. `None` if
+/// the client offers other subprotocols only.
+pub fn choose(offered: &[String]) -> Option<Protocol> {
+    if offered.is_empty() {
+        cov_mark::hit!(findings_2_k3);
+        return Some(Protocol::Unnamed);
+    }
+    let mut protocols = PROTOCOLS.into_iter();
+    protocols.find(|protocol| offered.iter().any(|name| name == protocol.name()))
+}
 
 /// Maximum number of ports of one client: their channels are numbered by a byte.
 const PORTS_MAX: usize = 64;
@@ -56,7 +67,7 @@ pub fn ports(parameters: &[(String, String)]) -> Result<Vec<u16>, PortsError> {
 
 /// Forwards until the client disconnects or all connections have closed. After a disconnect, the pod still
 /// receives the data that the client has sent.
-pub async fn serve(socket: Socket, pod: Arc<Pod>, ports: Vec<u16>) {
+pub async fn serve(socket: Socket, protocol: Protocol, pod: Arc<Pod>, ports: Vec<u16>) {
     let (sink, mut messages) = socket.split();
     let disconnected = CancellationToken::new();
     let (sender, outgoing) = mpsc::channel(OUTGOING_MAX);
@@ -68,6 +79,7 @@ pub async fn serve(socket: Socket, pod: Arc<Pod>, ports: Vec<u16>) {
         let port = Port {
             channel,
             port,
+            protocol,
             to: sender.clone(),
             disconnected: disconnected.clone(),
         };
@@ -75,7 +87,7 @@ pub async fn serve(socket: Socket, pod: Arc<Pod>, ports: Vec<u16>) {
     }
     drop(sender);
     let input = async {
-        forward_inputs(&mut messages, inputs).await;
+        forward_inputs(&mut messages, protocol, inputs).await;
         disconnected.cancel();
         wait_delivered(&mut connections).await;
     };
@@ -102,18 +114,19 @@ async fn send(mut sink: SplitSink<Socket, Message>, mut messages: mpsc::Receiver
 
 async fn forward_inputs(
     messages: &mut SplitStream<Socket>,
+    protocol: Protocol,
     mut inputs: Vec<Option<mpsc::Sender<Bytes>>>,
 ) {
     while let Some(Ok(message)) = messages.next().await {
-        let mut bytes = match message {
+        let bytes = match message {
             Message::Binary(bytes) => bytes,
+            Message::Text(text) => text.into(),
             Message::Close(_) => return respond_to_close(messages),
             _ => continue,
         };
-        if bytes.is_empty() {
+        let Some((channel, bytes)) = protocol.content(bytes) else {
             continue;
-        }
-        let channel = bytes.split_to(1)[0];
+        };
         // Clients do not send on error channels.
         if channel % 2 != 0 {
             continue;
@@ -132,6 +145,7 @@ async fn forward_inputs(
 struct Port {
     channel: u8,
     port: u16,
+    protocol: Protocol,
     to: mpsc::Sender<Message>,
     /// Cancelled when the client has disconnected.
     disconnected: CancellationToken,
@@ -154,7 +168,7 @@ impl Port {
     }
 
     async fn send(&self, channel: u8, bytes: &[u8]) -> bool {
-        let message = Message::binary([&[channel], bytes].concat());
+        let message = self.protocol.message(channel, bytes);
         self.to.send(message).await.is_ok()
     }
 
@@ -189,6 +203,21 @@ impl Port {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// findings-2 K3.
+    #[test]
+    fn a_client_without_a_subprotocol_is_served() {
+        cov_mark::check!(findings_2_k3);
+        let choose = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            choose(&names)
+        };
+        assert_eq!(choose(&[]), Some(Protocol::Unnamed));
+        let text = "v4.base64.channel.k8s.io";
+        assert_eq!(choose(&[text]), Some(Protocol::V4Text));
+        assert_eq!(choose(&[text, "v4.channel.k8s.io"]), Some(Protocol::V4));
+        assert_eq!(choose(&["channel.k8s.io"]), None);
+    }
 
     #[test]
     fn ports_come_in_one_parameter_or_several() {

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use super::port_channels;
 use super::query::parameters;
 use super::response::{BoxBody, RequestTarget, error_status, uid_of};
-use super::streams::{self, Socket};
+use super::streams::{self, Protocol, Socket};
 use super::upgrade::{Transport, accept, none_offered};
 use crate::pods::pod_manager::PodManager;
 
@@ -68,20 +68,18 @@ pub fn respond(
                 serve(TokioIo::new(connection), pod)
             })
         }
-        Transport::WebSocket(offered)
-            if offered.iter().any(|name| name == port_channels::PROTOCOL) =>
-        {
+        Transport::WebSocket(offered) => {
+            let supported = || port_channels::PROTOCOLS.map(Protocol::name);
+            let protocol = port_channels::choose(&offered);
+            let protocol =
+                protocol.ok_or_else(|| none_offered([TUNNELLED].into_iter().chain(supported())))?;
             let ports = port_channels::ports(&parameters(request.uri().query()));
             let ports = ports.map_err(|error| bad_request(&error.to_string()))?;
-            accept(
-                request,
-                port_channels::PROTOCOL,
-                move |connection| async move {
-                    port_channels::serve(streams::socket(connection).await, pod, ports).await;
-                },
-            )
+            accept(request, protocol.name(), move |connection| async move {
+                let socket = streams::socket(connection).await;
+                port_channels::serve(socket, protocol, pod, ports).await;
+            })
         }
-        Transport::WebSocket(_) => Err(none_offered([TUNNELLED, port_channels::PROTOCOL])),
         Transport::Spdy(_) => Err(none_offered([PROTOCOL])),
     }
 }

@@ -92,7 +92,7 @@ impl Protocol {
     }
 
     /// A message with the content of a channel.
-    fn message(self, channel: u8, content: &[u8]) -> Message {
+    pub fn message(self, channel: u8, content: &[u8]) -> Message {
         if self.is_text() {
             let digit = char::from(b'0' + channel);
             return Message::text(format!("{digit}{}", STANDARD.encode(content)));
@@ -104,7 +104,7 @@ impl Protocol {
     }
 
     /// The channel and the content of a message; `None` if the message is malformed.
-    fn content(self, mut message: Bytes) -> Option<(u8, Bytes)> {
+    pub fn content(self, mut message: Bytes) -> Option<(u8, Bytes)> {
         let channel = *message.first()?;
         let content = message.split_off(1);
         if !self.is_text() {

@@ -140,8 +140,8 @@ impl Monitor {
         self.record_error.subscribe()
     }
 
-    /// The reason why the node can store no record of a pod. After an error, a new attempt is made, because
-    /// no pod may be left that stores its record.
+    /// The reason why the node can store no record of a pod. After an error, the check is repeated, because possibly no
+    /// pod stores its record any more.
     pub fn record_error(&self) -> Option<String> {
         self.record_error.borrow().as_ref()?;
         let probe = self.node_files.join(".probe");
@@ -173,8 +173,8 @@ impl Monitor {
         self.group_error.subscribe()
     }
 
-    /// The reason why the node can run no pods, for the Node's condition. After an error, a new attempt is
-    /// made. Blocks.
+    /// The reason why the node can run no pods, for the condition of the Node. After an error, the check is repeated.
+    /// Blocks.
     pub fn fault(&self) -> Option<String> {
         if let Some(error) = self.record_error() {
             return Some(format!("the disk of the node takes no records: {error}"));
@@ -323,7 +323,7 @@ mod tests {
             (None, false)
         );
         fs::write(&marker, "").unwrap();
-        // No attempt was made since the error.
+        // The check was not repeated since the error.
         assert_eq!(monitor.fault(), None);
         monitor.check_groups();
         assert!(changes.has_changed().unwrap());

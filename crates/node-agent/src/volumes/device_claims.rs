@@ -57,8 +57,8 @@ impl NotPrepared {
     }
 }
 
-/// Allocates the devices of plugins for a pod, and prepares its claims. May be repeated. `has_ended` tells whether a
-/// pod needs its devices no more.
+/// Allocates the devices of plugins for a pod, and prepares its claims. May be repeated. `has_ended` returns whether a
+/// pod does not need its devices any more.
 ///
 /// # Errors
 /// The missing device.

@@ -1,5 +1,5 @@
-//! The request of a volume's move and its progress. The controllers of the server carry out the move, so it
-//! continues when this process ends.
+//! The request to move a volume, and the progress of the move. The controllers of the server execute the move, so it
+//! continues when this process exits.
 
 mod refusal;
 #[cfg(test)]
@@ -31,7 +31,7 @@ use refusal::{MoveRefusal, NodeRefusal};
 
 /// Interval between two checks of the record.
 const PAUSE: Duration = Duration::from_millis(500);
-/// A server that does not answer is asked again for this time: it may be starting.
+/// Requests to a server that does not respond are repeated for this time, because the server may be starting.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The code of an eviction that a PodDisruptionBudget does not allow now.
 const TOO_MANY_REQUESTS: u16 = 429;
@@ -58,10 +58,10 @@ pub struct VolumeMoveRequest {
 }
 
 impl VolumeMoveRequest {
-    /// Requests the move, and prints its progress until its end.
+    /// Requests the move, and prints its progress until the move ends.
     ///
     /// # Errors
-    /// The volume cannot be moved, was not moved, or the server does not answer.
+    /// The volume cannot be moved, the move has failed, or the server does not respond.
     pub async fn run(self, server: &Server) -> Result<(), DrainError> {
         let Self {
             namespace,
@@ -86,10 +86,10 @@ fn volume_of(claim: &PersistentVolumeClaim, name: &str) -> Result<String, DrainE
     volume.ok_or_else(|| DrainError::Refused(format!("claim {name:?} is not bound")))
 }
 
-/// The reason why a claim's volume cannot be moved now; `None` if it can, or moves already.
+/// The reason why the volume of a claim cannot be moved now; `None` if it can be moved, or is already moving.
 ///
 /// # Errors
-/// The server does not answer.
+/// The server does not respond.
 pub async fn refusal(
     server: &Server,
     namespace: &str,
@@ -108,10 +108,10 @@ pub async fn refusal(
     })
 }
 
-/// Requests the move of a claim's volume, and shows its progress until its end.
+/// Requests the move of the volume of a claim, and prints its progress until the move ends.
 ///
 /// # Errors
-/// It cannot be moved, or was not.
+/// The volume cannot be moved, or the move has failed.
 pub async fn move_claim(
     server: &Server,
     claim: PersistentVolumeClaim,
@@ -172,14 +172,14 @@ async fn pods(server: &Server, namespace: &str) -> kube_api_client::Result<Vec<P
         .map_err(kube_api_client::Error::Json)
 }
 
-/// The answer to a request.
+/// The response to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Decision {
-    /// The same move has started already.
+    /// This move has already started.
     UnderWay,
-    /// It may begin.
+    /// The move may begin.
     Request { from: String },
-    /// It may not, with the reason.
+    /// The move is refused, with the reason.
     Refused(MoveRefusal),
 }
 
@@ -252,7 +252,8 @@ fn source_node(objects: &MoveObjects, to: &str) -> Result<Option<String>, MoveRe
     }
 }
 
-/// The VolumeSnapshots of a volume, as `NAMESPACE/NAME`; for contents without one, their own names.
+/// The VolumeSnapshots of a volume, as `NAMESPACE/NAME`; for a content without a VolumeSnapshot, the name of the
+/// content.
 fn snapshots(contents: &[VolumeSnapshotContent], volume: &str) -> Vec<String> {
     let of = |content: &&VolumeSnapshotContent| {
         content.spec.source.volume_handle.as_deref() == Some(volume)
@@ -344,7 +345,7 @@ async fn cancel(server: &Server, name: &str) -> Result<(), DrainError> {
     Ok(())
 }
 
-/// Shows the progress until the end, and evicts the pods when it is their time.
+/// Prints the progress until the move ends, and evicts the pods at the step that needs it.
 async fn follow(
     server: &Server,
     volumes: &Api<PersistentVolume>,
@@ -412,14 +413,14 @@ async fn read_progress(
     Ok(progress(&record, &claim.name))
 }
 
-/// Evicts a pod; the answer of a budget that does not allow it now.
+/// Evicts a pod; returns the message of a budget that does not allow the eviction now.
 async fn stop(server: &Server, pod: &PodView) -> kube_api_client::Result<Option<String>> {
     let key = ObjectKey::new(&*pod.namespace, &*pod.name);
     match evict(server, &key, &pod.uid).await {
         Ok(_) => Ok(None),
         Err(error) => match error.code() {
             Some(TOO_MANY_REQUESTS) => Ok(Some(message(&error))),
-            // It has gone, or it is another one now.
+            // The pod was deleted, or another pod has its name.
             Some(404 | 409) => Ok(None),
             _ => Err(error),
         },

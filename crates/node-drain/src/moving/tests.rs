@@ -117,7 +117,7 @@ fn a_refusal_names_its_reason() {
     }
 }
 
-// docs/storage.md: the refusal says how to continue.
+// docs/storage.md: the refusal states how to continue.
 #[test]
 fn a_volume_with_snapshots_or_a_replica_is_not_moved() {
     let mut moving = objects(volume(json!({})), node(json!({})), set());

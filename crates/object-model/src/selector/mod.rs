@@ -29,7 +29,7 @@ pub enum SelectorError {
 pub enum Match {
     /// The label has one of the values.
     In(BTreeSet<String>),
-    /// The label is missing or has none of the values.
+    /// The label is missing, or its value is not in the set.
     NotIn(BTreeSet<String>),
     /// The label exists.
     Exists,

@@ -62,9 +62,9 @@ struct Tunnels {
     encrypted: Option<u32>,
 }
 
-/// Changes the kernel's routes to those of the plan. Returns the ranges without a route, with the reason:
-/// other programs have routes there, or the kernel rejects a part. A failure does not affect other ranges.
-/// `gateway` is the node's address for its pods.
+/// Changes the kernel's routes to the routes of the plan. Returns the ranges without a route, with the reason: another
+/// program has a route to the range, or the kernel rejects a part. A failure does not affect other ranges. `gateway` is
+/// the node's address for its pods.
 pub(crate) async fn apply(
     host: &Host,
     gateway: Ipv4Addr,

@@ -16,8 +16,8 @@ const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
 
-/// Makes a directory that every user may write to, as the external provisioner does: pods have users of
-/// their own, and the server may map root to nobody. Those that exist stay.
+/// Creates a directory that every user may write to, as the external provisioner does: pods have different users, and
+/// the server may map root to nobody. An existing directory is used.
 pub(super) fn make(root: &OwnedFd, directory: &Path) -> io::Result<()> {
     let mode = Mode::from_raw_mode(0o777);
     let mut at = openat(root, ".", DIRECTORY, Mode::empty())?;
@@ -29,13 +29,13 @@ pub(super) fn make(root: &OwnedFd, directory: &Path) -> io::Result<()> {
         at = openat(&at, part, DIRECTORY, Mode::empty())?;
     }
     match fchmod(&at, mode) {
-        // One that the server's users made, whom this node is not.
+        // A user of the server created the directory, and this node has the rights of another user.
         Err(Errno::PERM) => Ok(()),
         result => Ok(result?),
     }
 }
 
-/// Removes a directory with its files; none is no error.
+/// Removes a directory with its files. A missing directory is no error.
 pub(super) fn remove(root: &OwnedFd, directory: &Path) -> io::Result<()> {
     let Some((parent, name)) = find(root, directory)? else {
         return Ok(());
@@ -47,8 +47,8 @@ pub(super) fn remove(root: &OwnedFd, directory: &Path) -> io::Result<()> {
     }
 }
 
-/// Renames a directory to its archived name, with the volume's name behind it where that is taken; none
-/// is no error.
+/// Renames a directory to its archived name; if the name exists, with the name of the volume appended. A missing
+/// directory is no error.
 pub(super) fn archive(root: &OwnedFd, directory: &Path, volume: &str) -> io::Result<()> {
     let Some((parent, name)) = find(root, directory)? else {
         return Ok(());
@@ -64,7 +64,7 @@ pub(super) fn archive(root: &OwnedFd, directory: &Path, volume: &str) -> io::Res
     }
 }
 
-/// The parent of a directory and its name there; `None` if the parent is not there.
+/// The parent of a directory, and the name of the directory in the parent; `None` if the parent does not exist.
 fn find<'a>(root: &OwnedFd, directory: &'a Path) -> io::Result<Option<(OwnedFd, &'a OsStr)>> {
     let name = directory.file_name().unwrap_or_default();
     let mut at = openat(root, ".", DIRECTORY, Mode::empty())?;

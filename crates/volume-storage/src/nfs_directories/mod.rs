@@ -13,10 +13,11 @@ use host_kernel::nfs::{Detached, Export, MountError};
 
 use crate::error::StorageError as Error;
 
-/// Limit of the time of work on the server; the next attempt continues with the rest.
+/// Time limit of the work on the server; the next attempt continues.
 const WORK_MAX: Duration = Duration::from_secs(120);
 
-/// A server that is away fails the work, which is tried again, where a hard mount would wait for ever.
+/// The mount is soft: an absent server fails the work, which is retried. With a hard mount, the work would wait for
+/// ever.
 const FAIL_SOON: &str = "soft,timeo=100,retrans=2";
 
 /// One piece of work on an export; the paths are relative to its root.
@@ -24,17 +25,17 @@ const FAIL_SOON: &str = "soft,timeo=100,retrans=2";
 pub enum ExportWork {
     Make(PathBuf),
     Remove(PathBuf),
-    /// Renames a directory to its archived name. The volume's name is added if that is taken.
+    /// Renames a directory to its archived name. If the name exists, the name of the volume is appended.
     Archive {
         directory: PathBuf,
         volume: String,
     },
 }
 
-/// Mounts an export with these options, and works on a volume's directory there.
+/// Mounts an export with these options, and works on the directory of a volume in the export.
 ///
 /// # Errors
-/// The server does not answer, or refuses.
+/// The server does not respond, or refuses.
 pub async fn work_on_export(
     export: Export,
     mut mount_options: Vec<String>,

@@ -1,8 +1,8 @@
 //! The directories of a volume that moves to another node.
 //!
-//! The name of a directory shows its state: no pod mounts a directory with the name of a move, whatever
-//! objects an agent reads. Each step may be repeated. A move that has ended here leaves an empty file,
-//! and its late steps are refused.
+//! The name of a directory has its state: no pod mounts a directory with the name of a move, whatever objects an agent
+//! reads. Each step may be repeated. A move that has ended on this node leaves an empty file, and late steps of the
+//! move are refused.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -16,16 +16,16 @@ use crate::directories::{Directories, failed, remove_tree, sync_files};
 use crate::error::StorageError as Error;
 use crate::subvolumes::InitialContents;
 
-/// Names of directories that leave this node start with this.
+/// Prefix of the names of directories that move to another node.
 pub(crate) const MOVING: &str = ".moving-";
-/// Names of copies that are being written start with this.
+/// Prefix of the names of incomplete copies.
 pub(crate) const ARRIVING: &str = ".arriving-";
-/// Names of complete copies start with this.
+/// Prefix of the names of complete copies.
 const ARRIVED: &str = ".arrived-";
-/// Names of the files of moves that have ended here start with this.
+/// Prefix of the names of the files of moves that have ended on this node.
 const ENDED: &str = ".ended-";
 
-/// The directory of a copy, or the reason why there is none.
+/// The directory of a copy, or the reason why no copy can begin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CopyLocation {
     /// The empty directory that receives the copy.
@@ -91,7 +91,7 @@ impl Directories {
             }
             self.rename(&real, &moving)?;
         }
-        // After the rename: a mount that is not there yet cannot come any more.
+        // The check is after the rename, because no new mount of the directory can begin then.
         match user_of(&moving)? {
             None => Ok(Detachment::Detached),
             Some(user) => {
@@ -114,7 +114,7 @@ impl Directories {
         }
     }
 
-    /// The reason why no copy begins: it is complete, or refused.
+    /// The reason why no copy begins: the copy is complete, or refused.
     pub(crate) fn arrival(&self, id: &str, volume: &str) -> Result<Option<CopyLocation>, Error> {
         let real = self.path(volume)?;
         if self.has_ended(id, volume)? {
@@ -234,15 +234,15 @@ fn ended(id: &str) -> String {
     format!("the move {id} has ended on this node")
 }
 
-/// The volume of a move that has ended here, by the name of its file.
+/// The volume of a move that has ended on this node, from the name of its file.
 fn volume_of_mark(name: &str) -> Option<&str> {
     // An id has no hyphen.
     let (_, volume) = name.strip_prefix(ENDED)?.split_once('-')?;
     Some(volume)
 }
 
-/// Removes the file of an ended move, if its volume is gone. Volumes that were removed on another node
-/// leave it here.
+/// Removes the file of an ended move, if its volume does not exist any more. A volume that another node has removed
+/// leaves its file on this node.
 pub(crate) fn sweep_mark(path: &Path, name: &str, has_volume: &impl Fn(&str) -> bool) {
     let is_leftover = volume_of_mark(name).is_some_and(|volume| !has_volume(volume));
     if is_leftover && let Err(error) = std::fs::remove_file(path) {
@@ -258,8 +258,8 @@ pub(crate) fn is_there(path: &Path) -> Result<bool, Error> {
     }
 }
 
-/// A process with a mount of the directory, or of one in it. The kernel names the present path of a
-/// mount's root, so a mount of a directory that was renamed has the new name.
+/// A process with a mount of the directory, or of a directory in it. The kernel reports the current path of the root of
+/// a mount, so a mount of a renamed directory has the new name.
 pub(crate) fn user_of(directory: &Path) -> Result<Option<String>, Error> {
     let proc = Path::new("/proc");
     let mut namespaces = BTreeSet::new();
@@ -298,8 +298,8 @@ pub(crate) fn user_of(directory: &Path) -> Result<Option<String>, Error> {
     Ok(None)
 }
 
-/// Whether the root of a mount is the directory of a move, or below it. The id of the move makes the
-/// name unique on the machine.
+/// Whether the root of a mount is the directory of a move, or a directory in it. The id of the move makes the name
+/// unique on the machine.
 fn leads_into(root: &Path, directory: &Path) -> bool {
     root.iter().any(|part| Some(part) == directory.file_name())
 }
@@ -350,7 +350,7 @@ mod tests {
             directories.abandon("a1", VOLUME).unwrap();
             assert_eq!(std::fs::read(path.join("file")).unwrap(), b"data");
         }
-        // A call that was on its way.
+        // A late call.
         assert_eq!(directories.detach("a1", VOLUME).unwrap(), Detachment::Ended);
         assert!(directories.detached("a1", VOLUME).is_err());
         assert!(path.exists());

@@ -1,8 +1,9 @@
 //! The snapshots and the copies of a volume of `local-cow` that moves to another node.
 //!
-//! The source has a snapshot that is taken while pods write, and one of the detached volume. The other
-//! node receives the first one, keeps it, and receives the difference into a clone of it, so that a
-//! difference that was cut off is received again. All their names have the id of the move.
+//! The source has a first snapshot, taken while pods write, and a last snapshot of the detached volume. The other node
+//! receives and retains the first snapshot. It receives the difference between the snapshots into a clone of the first
+//! snapshot, so that an interrupted difference can be received again. The names of all these snapshots contain the id
+//! of the move.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,16 +18,16 @@ use crate::error::StorageError as Error;
 use crate::subvolumes::{self, InitialContents};
 use crate::volume_move::directories::{ARRIVING, CopyLocation, MOVING, is_there};
 
-/// Names of first snapshots, and of their complete copies, start with this.
+/// Prefix of the names of first snapshots, and of their complete copies.
 const FIRST: &str = ".first-";
-/// Names of snapshots of detached volumes start with this.
+/// Prefix of the names of snapshots of detached volumes.
 const LAST: &str = ".last-";
-/// Names of the files with the identity of a first copy start with this.
+/// Prefix of the names of files with the identity of a first copy.
 const IDENTITY: &str = ".identity-";
 /// The prefixes of names that mean nothing after their move.
 const HELPERS: [&str; 4] = [FIRST, LAST, IDENTITY, ARRIVING];
-/// Metadata that is written while a full volume is received counts as well: this part of its limit,
-/// and at least this number of bytes, is added until it is complete.
+/// The metadata that the file system writes while it receives a full volume counts, too. Until the copy is complete,
+/// its limit is larger by this part of the limit, and at least by this number of bytes.
 const SLACK_PART: u64 = 16;
 const SLACK_MIN: u64 = 64 << 20;
 
@@ -35,7 +36,7 @@ const SLACK_MIN: u64 = 64 << 20;
 pub struct Snapshots {
     /// The snapshot that is sent.
     pub snapshot: PathBuf,
-    /// The one that it is the difference to.
+    /// The snapshot that is the base of the difference.
     pub base: Option<PathBuf>,
 }
 
@@ -99,7 +100,7 @@ impl Directories {
         self.sync_root()
     }
 
-    /// The bytes that a first snapshot will keep; zero if it is there.
+    /// The bytes that the pool needs for a first snapshot; zero if the snapshot exists.
     pub(crate) fn first_snapshot_holds(&self, id: &str, volume: &str) -> Result<u64, Error> {
         if is_there(&self.move_path(FIRST, id, volume)?)? {
             return Ok(0);
@@ -108,7 +109,7 @@ impl Directories {
         Ok(self.count(volume)?.map_or(0, |count| count.referenced))
     }
 
-    /// A place for a stream: empty, or with the files of the first copy. Room is made in the pool.
+    /// The directory for a stream: empty, or with the files of the first copy. Grows the pool for it.
     pub(crate) fn begin_stream(
         &self,
         ensure_capacity: impl FnOnce(u64) -> Result<(), Error>,
@@ -178,7 +179,7 @@ impl Directories {
         );
         sync_files(&arriving)?;
         self.refuse_ended(id, volume)?;
-        // It has no limit of its own; it uses the space of its files, as a snapshot does.
+        // A first copy has no limit; it uses the space of its files, as a snapshot does.
         subvolumes::limit(&arriving, u64::MAX).map_err(failed("limit", &arriving))?;
         durable_file::replace(&identity, &snapshot.0, 0o600, Durability::Name)
             .map_err(failed("write", &identity))?;
@@ -263,7 +264,7 @@ fn move_of_helper(name: &str) -> Option<(&str, &str)> {
     rest?.split_once('-')
 }
 
-/// Refuses a volume with subvolumes that pods have made: a snapshot has none of their files.
+/// Refuses a volume in which pods have created subvolumes: a snapshot does not contain their files.
 pub(crate) fn refuse_nested(volume: &Path) -> Result<(), Error> {
     match btrfs::has_subvolumes(volume).map_err(failed("inspect", volume))? {
         false => Ok(()),

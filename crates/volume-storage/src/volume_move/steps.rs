@@ -16,7 +16,7 @@ use crate::volume_move::first_copies::{FirstCopy, Snapshots};
 /// A volume of this node and the id of its move.
 #[derive(Clone, Copy, Debug)]
 pub struct MovedVolume<'a> {
-    /// The driver that made the volume.
+    /// The driver that created the volume.
     pub driver: Driver,
     /// The id of the move.
     pub id: &'a str,
@@ -24,8 +24,8 @@ pub struct MovedVolume<'a> {
     pub volume: &'a str,
 }
 
-/// The steps of a move on this node. Volumes of the class `local` go as files, those of `local-cow` as
-/// streams of snapshots.
+/// The steps of a move on this node. Volumes of the class `local` are sent as files, volumes of `local-cow` as streams
+/// of snapshots.
 impl Storage {
     /// Measures a volume and the free space.
     ///
@@ -49,7 +49,7 @@ impl Storage {
         .await
     }
 
-    /// Takes the volume's name from its directory, unless a process uses it.
+    /// Renames the directory of the volume, so that no pod can mount it, unless a process uses it.
     ///
     /// # Errors
     /// Errors of the disk.
@@ -63,7 +63,7 @@ impl Storage {
     /// The detached directory.
     ///
     /// # Errors
-    /// It is not detached, or a process uses it.
+    /// The volume is not detached, or a process uses it.
     pub async fn detached_volume(&self, of: MovedVolume<'_>) -> Result<PathBuf, Error> {
         self.step(of, |directories, _, id, volume| {
             directories.detached(id, volume)
@@ -71,7 +71,7 @@ impl Storage {
         .await
     }
 
-    /// The snapshots that are sent; they are taken now, except for a first one that is there.
+    /// The snapshots that are sent. They are created now, except for an existing first snapshot.
     ///
     /// # Errors
     /// Errors of the disk; the volume is not detached (except for the first snapshot), or the move has ended.
@@ -84,7 +84,7 @@ impl Storage {
             if let Some(pool) = pool
                 && extent == CopyExtent::First
             {
-                // All of it will be the snapshot's alone once the volume has changed.
+                // When all files of the volume have changed, the snapshot alone occupies all these bytes.
                 let holds = directories.first_snapshot_holds(id, volume)?;
                 pool.ensure_capacity(directories.reserved()?.saturating_add(holds))?;
             }
@@ -93,8 +93,8 @@ impl Storage {
         .await
     }
 
-    /// A directory for a copy, with this limit in bytes where volumes have limits: empty, or with
-    /// the files of the first copy.
+    /// A directory for a copy, with this limit in bytes if the file system supports limits: empty, or with the files of
+    /// the first copy.
     ///
     /// # Errors
     /// Errors of the disk.
@@ -125,7 +125,7 @@ impl Storage {
         .await
     }
 
-    /// Keeps a stream as the first copy, when it is on disk; the path that the volume will have.
+    /// Stores a stream as the first copy, when it is durable; returns the future path of the volume.
     ///
     /// # Errors
     /// Errors of the disk, or the move has ended.
@@ -151,7 +151,7 @@ impl Storage {
         .await
     }
 
-    /// Marks a copy as complete, when it is on disk; the path that the volume will have.
+    /// Marks a copy as complete, when it is durable; returns the future path of the volume.
     ///
     /// # Errors
     /// Errors of the disk, or the move has ended.
@@ -163,7 +163,7 @@ impl Storage {
         .await
     }
 
-    /// Gives a complete copy the name of the volume.
+    /// Renames a complete copy to the name of the volume.
     ///
     /// # Errors
     /// Errors of the disk, or there is no copy.
@@ -185,7 +185,7 @@ impl Storage {
     /// Errors of the disk.
     pub async fn abandon_move(&self, of: MovedVolume<'_>) -> Result<(), Error> {
         if !self.is_used(of.driver).await? {
-            // There is no pool, and nothing in it.
+            // The pool does not exist, so there are no remains.
             return Ok(());
         }
         self.ending(of, Directories::abandon).await
@@ -207,7 +207,7 @@ impl Storage {
         self.on(Driver::LocalCow, sweep).await
     }
 
-    /// A step after which subvolumes are gone.
+    /// A step that removes subvolumes.
     async fn ending(
         &self,
         of: MovedVolume<'_>,

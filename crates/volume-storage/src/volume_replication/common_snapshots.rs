@@ -1,8 +1,8 @@
 //! The snapshot that both nodes of a replicated volume have after a promotion: the recovery point.
 //!
-//! The new primary keeps it, with the identity of the snapshot of the former primary that has the same
-//! contents. A former primary that has that very snapshot continues from it, and gets the difference alone.
-//! File systems give each snapshot an identity of its own.
+//! The new primary retains this snapshot, with the identity of the snapshot of the former primary that has equal
+//! contents. A former primary that has a snapshot with this identity continues from it, and receives only the
+//! difference. File systems assign a different identity to each snapshot.
 
 use std::path::Path;
 
@@ -17,11 +17,11 @@ use crate::volume_move::directories::is_there;
 use crate::volume_move::first_copies::FirstCopy;
 use crate::volume_replication::directories::{COPY, COPY_IDENTITY, SENT};
 
-/// Names of the files with the identities of snapshots of former primaries start with this: the snapshot of
-/// that time on this node has the same contents.
+/// Prefix of the names of files with the identities of snapshots of former primaries: the snapshot with this time on
+/// this node has equal contents.
 const ORIGIN: &str = ".origin-";
 
-/// An identity as it is written in an answer.
+/// The text of an identity in a response.
 fn identity_text(identity: Uuid) -> String {
     format!("{:032x}", u128::from_be_bytes(identity.0))
 }
@@ -51,8 +51,7 @@ pub(crate) fn write_identity(path: &Path, identity: Uuid) -> Result<(), Error> {
 }
 
 impl Directories {
-    /// Keeps a copy that is promoted as a snapshot of the new primary. A promotion that was cut off does this
-    /// again.
+    /// Retains a promoted copy as a snapshot of the new primary. An interrupted promotion repeats this step.
     pub(crate) fn keep_recovery_point(
         &self,
         volume: &str,
@@ -65,7 +64,7 @@ impl Directories {
         write_identity(&self.at_time(ORIGIN, time, volume)?, copy.snapshot)
     }
 
-    /// The recovery point of the last promotion, if its snapshot is still there.
+    /// The recovery point of the last promotion, if its snapshot exists.
     pub(crate) fn common(&self, volume: &str) -> Result<Option<CommonSnapshot>, Error> {
         for time in self.times(ORIGIN, volume)? {
             let sent = self.at_time(SENT, time, volume)?;
@@ -97,7 +96,7 @@ impl Directories {
         Ok(())
     }
 
-    /// Makes the snapshot that is common to both nodes a copy, if it is this node's own; returns its time.
+    /// Converts the snapshot that is common to both nodes into a copy, if this node created it; returns its time.
     pub(crate) fn adopt_common_snapshot(
         &self,
         volume: &str,

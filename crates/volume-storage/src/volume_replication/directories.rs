@@ -1,8 +1,8 @@
 //! The snapshots and copies of a volume of `local-cow` that has a replica on another node.
 //!
-//! The primary has the snapshots that it sent last, the replica the copies of them, named for their times.
-//! Each node keeps the newest epoch that it knows and its role in it, and refuses steps of earlier
-//! ones: a late copy never reaches a promoted volume, and a former primary never sends again.
+//! The primary has the newest snapshots that it has sent; the replica has the copies of these snapshots. Their names
+//! contain their times. Each node stores the newest epoch that it knows and its role in the epoch, and refuses steps of
+//! earlier epochs: a late copy never changes a promoted volume, and a former primary never sends again.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -19,24 +19,24 @@ use crate::volume_move::directories::{ARRIVING, CopyLocation, is_there, user_of}
 use crate::volume_move::first_copies::{FirstCopy, Snapshots, refuse_nested, with_slack};
 use crate::volume_replication::common_snapshots::{read_identity, write_identity};
 
-/// Names of snapshots that the primary has sent start with this.
+/// Prefix of the names of snapshots that the primary has sent.
 pub(crate) const SENT: &str = ".sent-";
-/// Names of complete copies start with this.
+/// Prefix of the names of complete copies.
 pub(crate) const COPY: &str = ".copy-";
-/// Names of the files with the identities of copies start with this.
+/// Prefix of the names of files with the identities of copies.
 pub(crate) const COPY_IDENTITY: &str = ".copyid-";
-/// Names of volumes of former primaries start with this until their snapshot is complete.
+/// Prefix of the names of volumes of former primaries, until their snapshot is complete.
 const DEMOTED: &str = ".demoted-";
-/// Names of the files with the newest epoch start with this.
+/// Prefix of the names of files with the newest epoch.
 const EPOCH: &str = ".epoch-";
-/// The kinds of things of which there is one for a volume.
+/// The part of a name in place of a time, for directories and files that each volume has once.
 const ONLY: &str = "0";
-/// Names of the kept snapshots of former primaries start with this, in the directory of snapshots.
+/// Prefix of the names of the retained snapshots of former primaries, in the directory of snapshots.
 const DIVERGED: &str = "diverged-";
 /// The epoch of a volume whose copies were removed permanently: no later step is admitted.
 const OVER: u32 = u32::MAX;
 
-/// The newest epoch that a node knows, and its role in it.
+/// The newest epoch that a node knows, and the role of the node in the epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct EpochRecord {
     epoch: u32,
@@ -189,7 +189,7 @@ impl Directories {
         })
     }
 
-    /// The bytes that another snapshot will keep; zero if it is there.
+    /// The bytes that the pool needs for another snapshot; zero if the snapshot exists.
     pub(crate) fn snapshot_to_send_holds(&self, volume: &str, time: i64) -> Result<u64, Error> {
         if is_there(&self.at_time(SENT, time, volume)?)? {
             return Ok(0);
@@ -197,7 +197,7 @@ impl Directories {
         Ok(self.count(volume)?.map_or(0, |count| count.referenced))
     }
 
-    /// The snapshot of that time, which is taken now unless it is there, with its base.
+    /// The snapshot with this time and its base. The snapshot is created now, unless it exists.
     pub(crate) fn snapshot_to_send(
         &self,
         volume: &str,
@@ -231,7 +231,7 @@ impl Directories {
         Ok(())
     }
 
-    /// A place for the copy of that time: empty, or with the files of its base. Room is made in the pool.
+    /// The directory for the copy with this time: empty, or with the files of its base. Grows the pool for it.
     pub(crate) fn begin_copy(
         &self,
         ensure_capacity: impl FnOnce(u64) -> Result<(), Error>,
@@ -281,7 +281,7 @@ impl Directories {
         Ok(identity.map(|snapshot| FirstCopy { snapshot, path }))
     }
 
-    /// Keeps a received stream as the copy of that time; it is on disk when this returns.
+    /// Stores a received stream as the copy with this time. The copy is durable when the call returns.
     pub(crate) fn finish_copy(
         &self,
         volume: &str,
@@ -298,7 +298,7 @@ impl Directories {
     }
 
     pub(crate) fn remove_copy(&self, volume: &str, time: i64) -> Result<(), Error> {
-        // Without its identity it is no copy.
+        // A copy without its identity is not complete.
         remove_tree(&self.at_time(COPY_IDENTITY, time, volume)?)?;
         remove_tree(&self.at_time(COPY, time, volume)?)
     }
@@ -338,8 +338,7 @@ impl Directories {
         self.holdings(volume)
     }
 
-    /// Takes the name of the volume from the directory of a former primary; returns its path from then on.
-    /// *Errors.* A process uses it.
+    /// Renames the directory of a former primary, so that no pod can mount it; returns the new path.
     fn rename_demoted(&self, volume: &str) -> Result<PathBuf, Error> {
         let (real, demoted) = (self.path(volume)?, self.move_path(DEMOTED, ONLY, volume)?);
         if is_there(&real)? && !is_there(&demoted)? {
@@ -354,8 +353,8 @@ impl Directories {
         }
     }
 
-    /// Keeps the volume of a former primary as a read-only snapshot. No pod can use it any more. Its snapshot
-    /// of the recovery point becomes a copy, for the difference to it.
+    /// Retains the volume of a former primary as a read-only snapshot. No pod can use the volume any more. The snapshot
+    /// of the recovery point is converted into a copy, as the base of the next difference.
     pub(crate) fn demote(
         &self,
         volume: &str,
@@ -397,7 +396,7 @@ impl Directories {
         )
     }
 
-    /// Removes the copies of a node that another one has replaced.
+    /// Removes the copies of a node that another node has replaced.
     pub(crate) fn retire(&self, volume: &str, epoch: u32) -> Result<VolumeCopies, Error> {
         self.demote(volume, epoch, None)?;
         self.remove_arriving(volume)?;
@@ -436,7 +435,7 @@ impl Directories {
             let missing = || Error::Source(format!("the copy {time} is not on this node"));
             let copy = copy.ok_or_else(missing)?;
             ensure_capacity(self.reserved()?.saturating_add(bytes))?;
-            // Before the volume is there: a promotion that was cut off does this again.
+            // This step is before the creation of the volume, because an interrupted promotion repeats it.
             self.keep_recovery_point(volume, time, &copy)?;
             self.make_clone(volume, &real, bytes, &copy.path)?;
             self.sync_root()?;
@@ -465,7 +464,7 @@ impl Directories {
         self.sync_root()
     }
 
-    /// Removes directories of volumes that were never completed, and the epochs of volumes that are gone.
+    /// Removes directories of volumes that were never completed, and the epochs of deleted volumes.
     pub(crate) fn sweep_pool(&self, has_volume: impl Fn(&str) -> bool) -> Result<(), Error> {
         self.sweep(&has_volume)?;
         let (root, _) = self.roots();
@@ -484,7 +483,7 @@ impl Directories {
         Ok(())
     }
 
-    /// Removes snapshots, copies and kept states of a volume.
+    /// Removes the snapshots, copies and retained states of a volume.
     pub(crate) fn remove_replication(&self, volume: &str) -> Result<(), Error> {
         if !is_there(&self.epoch_file(volume)?)? {
             return Ok(());

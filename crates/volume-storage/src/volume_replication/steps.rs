@@ -27,7 +27,7 @@ pub struct ReplicatedVolume {
 pub struct CopyOf {
     /// Its name: the time of its snapshot, in milliseconds since 1970.
     pub time: i64,
-    /// The copy that it is the difference to.
+    /// The copy that is the base of the difference.
     pub base: Option<i64>,
 }
 
@@ -44,7 +44,7 @@ impl Storage {
             .await
     }
 
-    /// The snapshots that are sent; the one of that time is taken now unless it is there.
+    /// The snapshots that are sent. The snapshot with this time is created now, unless it exists.
     ///
     /// # Errors
     /// Errors of the disk; the epoch is over, or the node is not the primary.
@@ -94,7 +94,7 @@ impl Storage {
         .await
     }
 
-    /// Keeps a stream as the copy of a time, when it is on disk.
+    /// Stores a stream as the copy with this time, when it is durable.
     ///
     /// # Errors
     /// Errors of the disk; the epoch is over.
@@ -149,8 +149,8 @@ impl Storage {
         .await
     }
 
-    /// Keeps the volume of a former primary as a read-only snapshot. The snapshot that is common to both nodes
-    /// becomes a copy.
+    /// Retains the volume of a former primary as a read-only snapshot. The snapshot that is common to both nodes is
+    /// converted into a copy.
     ///
     /// # Errors
     /// Errors of the disk; a process uses it; the epoch is over, or the node is its primary.
@@ -166,8 +166,8 @@ impl Storage {
         .await
     }
 
-    /// Removes the copies of a node that another one has replaced; the volume of a former primary is kept as
-    /// a read-only snapshot. Returns the snapshots and copies that are there now.
+    /// Removes the copies of a node that another node has replaced. The volume of a former primary is retained as a
+    /// read-only snapshot. Returns the remaining snapshots and copies.
     ///
     /// # Errors
     /// Errors of the disk; a process uses the volume; the epoch is over, or the node is its primary.
@@ -183,7 +183,7 @@ impl Storage {
         .await
     }
 
-    /// Gives a copy the name of the volume, with this limit in bytes.
+    /// Renames a copy to the name of the volume, with this limit in bytes.
     ///
     /// # Errors
     /// Errors of the disk; the epoch is over.

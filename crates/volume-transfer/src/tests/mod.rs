@@ -192,7 +192,7 @@ async fn a_volume_arrives_as_it_was() {
     let copied = copy(&from, &to, "x", 0).await.unwrap();
     assert_eq!(copied, CopyReceipt::Arrived(path.clone()));
     assert!(!to.volume().exists() && !from.volume().exists());
-    // Another attempt hears that it is there.
+    // Another attempt gets the path of the existing copy.
     assert_eq!(
         copy(&from, &to, "y", 0).await.unwrap(),
         CopyReceipt::Arrived(path)

@@ -111,7 +111,7 @@ async fn a_copy_becomes_the_volume_and_the_former_primary_keeps_its_state() {
     let next = [("copy", "20"), ("base", "10")];
     let difference = read_copy(&first_node, "1", &next).await.unwrap();
     assert!(difference.len() < 1 << 20, "{}", difference.len());
-    // A stream that was cut off is no copy, and is received again.
+    // An incomplete stream is no copy, and is received again.
     let half = &difference[..difference.len() / 2];
     assert!(write_copy(&second_node, "1", &next, half).await.is_err());
     assert_eq!(holdings(&second_node).await.copies, [10].into());
@@ -187,7 +187,7 @@ async fn a_copy_becomes_the_volume_and_the_former_primary_keeps_its_state() {
     let promote = [("copy", "50"), ("bytes", "67108864")];
     step(&first_node, "3", "promote", &promote).await.unwrap();
     assert_eq!(script(&first_node.volume()), "fourth");
-    // A promotion of before does not come back.
+    // A promotion of an earlier epoch is not repeated.
     step(&second_node, "3", "demote", &[]).await.unwrap();
     assert!(step(&second_node, "2", "promote", &promote).await.is_err());
     assert!(!second_node.volume().exists());
@@ -198,7 +198,7 @@ async fn a_copy_becomes_the_volume_and_the_former_primary_keeps_its_state() {
     assert!(step(&second_node, "9", "seal", &[]).await.is_err());
 }
 
-/// Promotes the copy 10 of the second node while the first one is away.
+/// Promotes the copy 10 of the second node while the first node is absent.
 async fn promoted() -> (Node, Node) {
     let (first_node, second_node) = with_volume().await;
     fs::write(first_node.volume().join("script"), "first").unwrap();
@@ -227,12 +227,12 @@ async fn a_snapshot_with_another_identity_is_no_base() {
         "{copies:?}"
     );
     assert_eq!(copies.diverged.len(), 1);
-    // The whole copy takes its place.
+    // A complete copy is received instead.
     copied(&second_node, &first_node, "2", &[("copy", "50")])
         .await
         .unwrap();
     assert_eq!(holdings(&first_node).await.copies, [50].into());
-    // A difference that belongs to another snapshot is refused, and its base goes.
+    // A difference to another snapshot is refused, and its base is removed.
     let (first_node, second_node) = promoted().await;
     let common = holdings(&second_node).await.common.unwrap();
     let foreign = CommonSnapshot {
@@ -258,7 +258,7 @@ async fn a_node_that_was_replaced_removes_its_copies_and_keeps_its_state() {
         assert_eq!(copies.diverged, [format!("diverged-1-{VOLUME}")].into());
     }
     assert_eq!(names(&first_node), [format!(".epoch-0-{VOLUME}")]);
-    // Late copies of before are refused.
+    // Late copies of an earlier epoch are refused.
     let late = copied(&second_node, &first_node, "2", &[("copy", "50")]).await;
     assert!(late.is_err(), "{late:?}");
     // A replica has copies alone.

@@ -50,7 +50,7 @@ fn arrived_at(node: &Node) -> CopyReceipt {
     CopyReceipt::Arrived(node.volume().to_string_lossy().into_owned())
 }
 
-/// The names beside the volume, without the files of ended moves.
+/// The names in the directory of the volume, without the files of ended moves.
 pub(super) fn names(node: &Node) -> Vec<String> {
     let Ok(entries) = fs::read_dir(node.volume().parent().unwrap()) else {
         return Vec::new();
@@ -90,7 +90,7 @@ async fn a_volume_of_the_pool_arrives_in_two_streams() {
         (measured.limit, measured.has_first_copy),
         (Some(LIMIT), false)
     );
-    // Without a pool, there is room for one.
+    // Without a pool, the node has free bytes for one pool.
     assert!(inspection(&to).await.free > LIMIT);
     let first = read(&from, "a", CopyExtent::First).await.unwrap();
     // Pods run all the time.
@@ -167,7 +167,7 @@ async fn a_stream_that_is_cut_off_is_received_again() {
 async fn a_difference_to_another_first_copy_is_not_received() {
     let (from, to) = with_volume().await;
     copied(&from, &to, "a", CopyExtent::First).await.unwrap();
-    // The source loses its snapshot, and takes another one.
+    // The source loses its first snapshot, and creates another first snapshot.
     let of = MovedVolume {
         driver: Driver::LocalCow,
         id: "a1",
@@ -212,7 +212,7 @@ async fn an_abandoned_move_leaves_the_volume_alone() {
     );
     assert!(from.volume().join("deep/er/file").exists());
     assert!(read(&from, "late", CopyExtent::First).await.is_err());
-    // A node without a pool gets none for that.
+    // This step does not create a pool on a node without a pool.
     let third = open().await;
     let () = third.ask("abandon").await;
     assert!(!third.volume().parent().unwrap().exists());

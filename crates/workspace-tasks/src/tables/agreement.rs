@@ -153,8 +153,8 @@ pub fn between(tables: Tables<'_>) -> Vec<String> {
     for row in rows(tables.required) {
         let (definition, fields) = row.split_once('\t').unwrap_or((row, ""));
         let owner = type_of(definition);
-        let is_own = |field: &&str| !(types.is_object(&owner) && is_kind_name(field));
-        for field in fields.split(',').filter(is_own) {
+        let is_included = |field: &&str| !(types.is_object(&owner) && is_kind_name(field));
+        for field in fields.split(',').filter(is_included) {
             if types.fields(&owner).is_some() && types.field(&owner, field).is_none() {
                 wrong.push(format!("required: {definition} has no field {field}"));
             }
@@ -297,7 +297,7 @@ mod tests {
             findings(Tables { required, ..GOOD }),
             "required: io.k8s.api.core.v1.Boat has no field mast"
         );
-        // A type that is no object has `kind` only as a field of its own.
+        // In a type that is no object, `kind` is an ordinary field.
         let required = "io.k8s.api.core.v1.Port\tkind";
         assert_eq!(
             findings(Tables { required, ..GOOD }),

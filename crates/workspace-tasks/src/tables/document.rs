@@ -136,8 +136,8 @@ impl Document {
         let is_object = self.api_version(definition).is_some();
         let definition = self.definitions.get(definition)?;
         let names = properties(definition).map(|(name, _)| name);
-        let is_own = |name: &&str| !(is_object && matches!(*name, "apiVersion" | "kind"));
-        Some(names.filter(is_own).collect())
+        let is_included = |name: &&str| !(is_object && matches!(*name, "apiVersion" | "kind"));
+        Some(names.filter(is_included).collect())
     }
 }
 
@@ -240,7 +240,7 @@ mod tests {
         assert_eq!(required, ["io.k8s.api.core.v1.Boat\tcrew,ports"]);
         let document = document();
         let names = document.field_names("io.k8s.api.core.v1.Boat").unwrap();
-        // It is no object: `kind` is a field of its own.
+        // A port is no object, so `kind` is an ordinary field.
         assert_eq!(names, BTreeSet::from(["crew", "kind", "ports"]));
     }
 

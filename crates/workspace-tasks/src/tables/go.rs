@@ -106,7 +106,7 @@ pub struct Field {
 /// The type of a field, in the terms of the tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A scalar, or a type with its own form.
+    /// A scalar, or a type of [`SPECIAL_FORMS`].
     Plain(String),
     Structure(TypeName),
     Pointer(Box<Kind>),
@@ -334,10 +334,10 @@ impl Source {
                 (folder.clone(), name)
             }
         };
-        let own_form = SPECIAL_FORMS
+        let special_form = SPECIAL_FORMS
             .iter()
             .find(|(package, declared, _)| *package == folder && *declared == name);
-        if let Some((_, _, form)) = own_form {
+        if let Some((_, _, form)) = special_form {
             return Ok(Kind::Plain((*form).to_owned()));
         }
         let package = PACKAGES

@@ -52,7 +52,7 @@ pub struct SourceFile {
     pub text: String,
     /// The code of a Rust file (see [`code`]); blank in a file of tests, and empty in every other file.
     pub code: String,
-    /// The places of the items for tests; all of a file of tests.
+    /// The byte ranges of the items for tests; the whole file if the file is a test.
     tests: Vec<Range<usize>>,
 }
 
@@ -88,7 +88,7 @@ impl SourceFile {
         parts.collect::<Vec<_>>().join("\n")
     }
 
-    fn becomes_a_test(&mut self) {
+    fn mark_as_test(&mut self) {
         self.code = String::new();
         self.tests = std::iter::once(0..self.text.len()).collect();
     }
@@ -163,7 +163,7 @@ fn mark_tests(files: &mut [SourceFile]) {
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
         if marked.iter().any(is_inside) {
-            file.becomes_a_test();
+            file.mark_as_test();
         }
     }
 }

@@ -1,5 +1,5 @@
 //! The code of a Rust file: its text without comments, without the contents of literals, and without the
-//! items that are built for tests alone. The parts left out are blank, so positions and lines stay the same.
+//! items that are built for tests alone. The parts left out are blank, so positions and lines do not change.
 
 use std::ops::Range;
 
@@ -42,9 +42,9 @@ pub fn test_items(code: &str) -> Vec<Range<usize>> {
 }
 
 /// The text with blanks in the given byte ranges.
-pub fn without(text: &str, places: &[Range<usize>]) -> String {
+pub fn without(text: &str, ranges: &[Range<usize>]) -> String {
     let mut bytes = text.as_bytes().to_vec();
-    for range in places {
+    for range in ranges {
         blank(&mut bytes, range.clone());
     }
     String::from_utf8_lossy(&bytes).into_owned()

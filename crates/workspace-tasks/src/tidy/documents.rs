@@ -66,10 +66,11 @@ fn named_paths(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// The folders for contributors, and the pages about measurements and tests: they name source files.
-const WITH_SOURCES: [&str; 4] = [
+const WITH_SOURCES: [&str; 5] = [
     "docs/benchmarks.md",
     "docs/contract/",
     "docs/contributing/",
+    "docs/ecosystem.md",
     "docs/requests.md",
 ];
 
@@ -116,7 +117,7 @@ fn lost_anchors(files: &[SourceFile]) -> Vec<Finding> {
     findings
 }
 
-/// The path of a page that another one links to; an empty link is the page itself.
+/// The path of a page that another page links to; an empty link is the page itself.
 fn resolved(from: &str, link: &str) -> String {
     if link.is_empty() {
         return from.to_owned();

@@ -62,14 +62,14 @@ pub fn unneeded_finding(list: &str, key: &str) -> Finding {
     }
 }
 
-/// The places of a list below which the checkout has no file.
+/// The paths of a list below which the checkout has no file.
 pub fn without_files<'p>(
     list: &str,
-    places: impl IntoIterator<Item = &'p str>,
+    paths: impl IntoIterator<Item = &'p str>,
     files: &[SourceFile],
 ) -> Vec<Finding> {
     let is_empty = |scope: &&str| !files.iter().any(|file| file.path.starts_with(*scope));
-    let empty = places
+    let empty = paths
         .into_iter()
         .filter(|scope| is_whole(files) && is_empty(scope));
     let finding = |scope: &str| Finding {

@@ -1,9 +1,9 @@
-//! The imports between the modules of a crate, with re-exports resolved: an import of a name is one of
-//! the module that defines it, wherever the path to it leads through.
+//! The imports between the modules of a crate, with re-exports resolved: an import of a name is an import
+//! of the module that defines the name, whatever modules its path contains.
 //!
-//! A module is a file. It imports another one if its code names an item of that, in a `use` or by a path;
-//! a re-export alone is no import. Tests are left out. Methods are not seen: their names do not say where
-//! they are defined.
+//! A module is a file. It imports another module if its code names an item of that module, in a `use` or
+//! by a path; a re-export alone is no import. Tests are left out. Methods are not followed: their names do
+//! not state where they are defined.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -51,7 +51,7 @@ impl<'a> Imports<'a> {
             })
             .collect();
         let has_library = sources.iter().any(|(inside, _)| *inside == "lib.rs");
-        // The program is a crate of its own where there is a library.
+        // The program is a separate crate if there is a library.
         let sources = sources
             .into_iter()
             .filter(|(inside, _)| *inside != "main.rs" || !has_library);
@@ -102,7 +102,7 @@ fn without_inner_scopes(code: &str) -> String {
             .split("super::super::")
             .map(|part| part.replace("super::", "self::"))
             .collect();
-        // Shorter than before: blanks keep the places of the rest.
+        // Shorter than before: blanks preserve the offsets of the rest.
         let flat = flat.join("super::");
         let width = inner.len();
         text.replace_range(at..at + width, &format!("{flat:<width$}"));
@@ -114,7 +114,7 @@ fn without_inner_scopes(code: &str) -> String {
 #[derive(Debug, PartialEq, Eq)]
 struct Use<'t> {
     words: Vec<&'t str>,
-    /// The name that it gives in the module; `None` for all names (`*`).
+    /// The name that the `use` defines in the module; `None` for all names (`*`).
     name: Option<&'t str>,
     is_public: bool,
 }
@@ -240,9 +240,9 @@ impl Modules<'_> {
             return on(&child, rest);
         }
         if let Some(used) = used {
-            let is_own = used.words.first() != Some(first) || self.0.contains_key(&child);
+            let is_resolvable = used.words.first() != Some(first) || self.0.contains_key(&child);
             let full: Vec<&str> = used.words.iter().chain(rest).copied().collect();
-            return is_own.then(|| on(from, &full)).flatten();
+            return is_resolvable.then(|| on(from, &full)).flatten();
         }
         if module.defined.contains(first) {
             return Some(Led::Into(from.clone()));
@@ -257,12 +257,12 @@ impl Modules<'_> {
             _ => None,
         });
         let imports = in_all.into_iter().next();
-        // A name of a macro's making, or of a module in the same file.
+        // A name that a macro defines, or a name of a module in this file.
         imports.or_else(|| (hops > 0).then(|| Led::Into(from.clone())))
     }
 }
 
-/// The names that the `use`s of a code give, but for those from crates of others.
+/// The names that the `use`s of a code import, without the names from the crates in `others`.
 pub fn imported_names<'a>(code: &'a str, others: &[&str]) -> Vec<&'a str> {
     let (uses, _) = uses(code);
     let ours = uses.into_iter().filter(|used| {
@@ -304,7 +304,7 @@ fn uses(code: &str) -> (Vec<Use<'_>>, Vec<&str>) {
     (imports, rest)
 }
 
-/// A path with the name that it gives.
+/// A path with the name that it defines.
 type Named<'t> = (Vec<&'t str>, Option<&'t str>);
 
 /// Parses a path, or a list of paths in braces; returns the rest.
@@ -353,7 +353,7 @@ fn word(text: &str) -> (&str, &str) {
     text.split_at(length)
 }
 
-/// The words of a code, those of one path together.
+/// The words of a code, grouped by path.
 fn paths_in(code: &str) -> Vec<Vec<&str>> {
     let mut imports: Vec<Vec<&str>> = Vec::new();
     let mut rest = code;

@@ -183,15 +183,11 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
         let layers = layers.map_or(&[][..], |(_, layers)| *layers);
         findings.extend(graph.upward(layers));
         findings.extend(graph.circles(name, &mut concepts));
-        let places = layers
+        let paths = layers
             .iter()
             .map(|layer| format!("crates/{name}/src/{layer}"));
-        let places: Vec<String> = places.collect();
-        findings.extend(without_files(
-            LIST,
-            places.iter().map(String::as_str),
-            files,
-        ));
+        let paths: Vec<String> = paths.collect();
+        findings.extend(without_files(LIST, paths.iter().map(String::as_str), files));
     }
     findings.extend(concepts.unneeded(files));
     findings

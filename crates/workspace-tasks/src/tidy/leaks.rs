@@ -4,7 +4,7 @@
 use super::checkout::{Finding, SourceFile};
 use super::exceptions::Exceptions;
 
-/// Gives memory away for ever.
+/// Functions that never release memory.
 const LEAKS: &[&str] = &["::leak(", ".leak(", "mem::forget("];
 
 /// Exceptions with their reasons.
@@ -35,7 +35,7 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
             findings.push(Finding {
                 file: file.path.clone(),
                 text: format!(
-                    "{what}: memory that is never given back; let the owner keep it and lend it, or \
+                    "{what}: memory that is never released; let the owner store it and lend it, or \
                      give the reason in tidy/leaks.rs"
                 ),
             });
@@ -65,7 +65,7 @@ fn is_growing_static(line: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn found_in(path: &str, text: &str) -> usize {
+    fn finding_count(path: &str, text: &str) -> usize {
         check(&[SourceFile::new(path, text)]).len()
     }
 
@@ -73,19 +73,22 @@ mod tests {
     #[test]
     fn what_is_kept_for_ever_is_found() {
         let source = "crates/a/src/b.rs";
-        assert_eq!(found_in(source, "let text = Box::leak(text);"), 1);
-        assert_eq!(found_in(source, "text.into_boxed_str().leak()"), 1);
+        assert_eq!(finding_count(source, "let text = Box::leak(text);"), 1);
+        assert_eq!(finding_count(source, "text.into_boxed_str().leak()"), 1);
         assert_eq!(
-            found_in(source, "    static KNOWN: Mutex<BTreeMap<String, u8>> = x;"),
+            finding_count(source, "    static KNOWN: Mutex<BTreeMap<String, u8>> = x;"),
             1
         );
-        assert_eq!(found_in(source, "static FIXED: OnceLock<Vec<u8>> = x;"), 0);
+        assert_eq!(
+            finding_count(source, "static FIXED: OnceLock<Vec<u8>> = x;"),
+            0
+        );
         let test = "#[cfg(test)]\nfn a() { let text = Box::leak(text); }";
-        assert_eq!(found_in(source, test), 0);
+        assert_eq!(finding_count(source, test), 0);
         let after = format!("{test}\nfn b() {{ let text = Box::leak(text); }}");
-        assert_eq!(found_in(source, &after), 1);
+        assert_eq!(finding_count(source, &after), 1);
         let (tests, shim) = ("crates/a/tests/b.rs", ALLOWED[0].0);
-        assert_eq!(found_in(tests, "Box::leak(text)"), 0);
-        assert_eq!(found_in(shim, "std::mem::forget(lock)"), 0);
+        assert_eq!(finding_count(tests, "Box::leak(text)"), 0);
+        assert_eq!(finding_count(shim, "std::mem::forget(lock)"), 0);
     }
 }

@@ -1,5 +1,5 @@
-//! Marks of the findings: a mark in the product (`cov_mark::hit!(findings_r27)`) stands in the guard that a finding
-//! asks for, and a test that checks it (`cov_mark::check!(findings_r27)`) fails unless it runs through that guard.
+//! Marks of the findings: a mark in the product (`cov_mark::hit!(findings_r27)`) is in the guard that a finding
+//! requires, and a test that checks it (`cov_mark::check!(findings_r27)`) fails unless it runs through that guard.
 //!
 //! A mark begins with the item (`findings_s1`, `findings_2_s34`); a finding with several guards has several marks with
 //! a further word (`findings_s1_validation`). A finding without a mark is in [`UNMARKED`], with the reason.
@@ -20,7 +20,7 @@ enum NoMark {
     OtherThread,
     /// The requirement is data: a row, a text, a document, a model.
     Data,
-    /// The requirement is a property of much code (memory, time, absence of an error), which has no one guard.
+    /// The requirement is a property of much code (memory, time, absence of an error), which has no single guard.
     Property,
     /// The requirement is about tests, tools, packages and pages.
     Tool,
@@ -98,11 +98,11 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
     findings.extend(files.iter().filter_map(enabled_in_product));
     let marked: BTreeSet<String> = hits.keys().filter_map(|mark| item(mark)).collect();
     let required: BTreeMap<String, bool> = citations::findings(files).into_iter().collect();
-    for (mark, places) in &hits {
-        let is_known = item(mark).is_some_and(|item| required.contains_key(&item));
-        if !is_known {
+    for (mark, guards) in &hits {
+        let is_required = item(mark).is_some_and(|item| required.contains_key(&item));
+        if !is_required {
             findings.push(Finding {
-                file: places[0].clone(),
+                file: guards[0].clone(),
                 text: format!("the mark {mark} does not begin with an item of the findings"),
             });
         }
@@ -167,17 +167,17 @@ fn unpaired(
     checks: &BTreeMap<String, String>,
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for (mark, places) in hits {
+    for (mark, guards) in hits {
         if !checks.contains_key(mark) {
             findings.push(Finding {
-                file: places[0].clone(),
+                file: guards[0].clone(),
                 text: format!("no test checks the mark {mark}"),
             });
         }
-        if places.len() > 1 {
+        if guards.len() > 1 {
             findings.push(Finding {
-                file: places[1].clone(),
-                text: format!("the mark {mark} is that of another guard, in {}", places[0]),
+                file: guards[1].clone(),
+                text: format!("the mark {mark} is that of another guard, in {}", guards[0]),
             });
         }
     }

@@ -2,8 +2,8 @@
 
 use super::checkout::{Finding, SourceFile};
 
-/// Finds Rust files that are neither roots of crates nor named as modules beside or above them, and
-/// modules in the other style.
+/// Finds Rust files that are neither roots of crates nor named as modules in their directory or the directory above,
+/// and modules in the other style.
 pub fn check(files: &[SourceFile]) -> Vec<Finding> {
     let rust = || files.iter().filter(|file| file.path.ends_with(".rs"));
     let one_program = |package: &str| {
@@ -24,7 +24,7 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
     };
     let forgotten =
         forgotten.map(|file| finding(file, "no module names this file: it is not built"));
-    // The other style of Rust, a file beside a folder of its name.
+    // The other style of Rust, a file and a folder with equal names.
     let adjacent = rust().filter(|file| {
         let folder = format!("{}/", file.path.trim_end_matches(".rs"));
         rust().any(|other| other.path.starts_with(&folder))
@@ -71,7 +71,7 @@ impl<'a> ModuleFile<'a> {
         }
     }
 
-    /// Whether a file in the same directory, or above it, has this as a module.
+    /// Whether a file in the same directory, or in the directory above, declares this file as a module.
     fn is_named_by(&self, other: &SourceFile) -> bool {
         let path = other.path.strip_prefix(self.package);
         let Some(path) = path.and_then(|path| path.strip_prefix('/')) else {

@@ -45,11 +45,11 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
 
 /// The types that are declared with a visibility.
 fn declared(code: &str) -> Vec<&str> {
-    let places = code.match_indices("pub").filter(|(at, _)| {
+    let keywords = code.match_indices("pub").filter(|(at, _)| {
         let before = code[..*at].bytes().next_back();
         !before.is_some_and(code::is_word)
     });
-    let names = places.filter_map(|(at, word)| {
+    let names = keywords.filter_map(|(at, word)| {
         let rest = &code[at + word.len()..];
         let rest = match rest.strip_prefix('(') {
             Some(scope) => scope.split_once(')')?.1,

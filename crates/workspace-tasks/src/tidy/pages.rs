@@ -120,6 +120,26 @@ const NOT_PASTED: &[(&str, &str, &str)] = &[
         "needs a device that resets the machine; the tests of node-agent have a false one",
     ),
     (
+        "docs/ecosystem.md",
+        "cargo xtask setup",
+        "runs the tests themselves",
+    ),
+    (
+        "docs/ecosystem.md",
+        "target/end-to-end-tools/python/",
+        "tests/ecosystem runs both scripts",
+    ),
+    (
+        "docs/ecosystem.md",
+        "pip install dask-kubernetes",
+        "hundreds of megabytes",
+    ),
+    (
+        "docs/ecosystem.md",
+        "crates/end-to-end/tests/ecosystem/spark.sh",
+        "hundreds of megabytes",
+    ),
+    (
         "docs/storage.md",
         "mount -o prjquota",
         "takes a disk of the reader's; tests/volumes.rs makes such disks",
@@ -219,8 +239,8 @@ fn blocks(page: &str) -> Vec<Block<'_>> {
     blocks
 }
 
-/// The words of each call that pastes a page, or its part from one text to another. A `Page` checks at its end that all
-/// of it was pasted.
+/// The words of each call that pastes a page, or its part from one text to another. A `Page` checks that all of the
+/// page was pasted.
 fn pasted(test: &str) -> Vec<Vec<String>> {
     let calls = [
         (".page(", ")"),
@@ -230,8 +250,8 @@ fn pasted(test: &str) -> Vec<Vec<String>> {
         ("Page::part(", ");"),
     ];
     let calls = calls.into_iter().flat_map(|(call, end)| {
-        let places = test.match_indices(call);
-        places.map(move |(at, _)| (at + call.len(), end))
+        let offsets = test.match_indices(call);
+        offsets.map(move |(at, _)| (at + call.len(), end))
     });
     let arguments = |(at, end): (usize, &str)| test.get(at..)?.split_once(end);
     let calls = calls.filter_map(arguments);

@@ -1,5 +1,5 @@
-//! Repetitions in product code: the same lines in two places are one piece of logic that will be changed in
-//! one place only.
+//! Repetitions in product code: equal lines in two files are one piece of logic, of which a change would reach
+//! one copy only.
 //!
 //! Lines count without indentation. Blank lines, comments, imports and lone punctuation do not count. The
 //! head of a function ends a run: implementations of one trait have equal heads. Tests and the crates around
@@ -35,7 +35,7 @@ struct Code<'t> {
     lines: Vec<Line<'t>>,
 }
 
-/// Finds pairs of places with the same lines.
+/// Finds pairs of positions with equal lines.
 pub fn check(files: &[SourceFile]) -> Vec<Finding> {
     let texts: Vec<(&str, String)> = files
         .iter()
@@ -50,7 +50,7 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
         })
         .collect();
     let mut exempt = Exceptions::new("repetitions.rs", EXEMPT.iter().map(|(folder, _)| *folder));
-    let mut places: BTreeMap<Vec<&str>, (usize, usize)> = BTreeMap::new();
+    let mut positions: BTreeMap<Vec<&str>, (usize, usize)> = BTreeMap::new();
     let mut findings = Vec::new();
     for (index, code) in product.iter().enumerate() {
         let mut last: Option<(usize, usize)> = None;
@@ -59,8 +59,8 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
             if texts.contains(&HEAD) {
                 continue;
             }
-            let Some(&(other, first)) = places.get(&texts) else {
-                places.insert(texts, (index, start));
+            let Some(&(other, first)) = positions.get(&texts) else {
+                positions.insert(texts, (index, start));
                 continue;
             };
             let goes_on = last == Some((other, first.wrapping_sub(1)));

@@ -1,4 +1,4 @@
-//! Walks and changes by path in the places that touch directories of containers.
+//! Walks and changes by path in the folders whose code changes directories of containers.
 //!
 //! A container can replace the target of a path between two calls, so recursive walks, and changes
 //! of owners and modes, use `host_kernel::tree`, which works on descriptors. Other calls need
@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use super::checkout::{Finding, SourceFile, crate_names};
 use super::exceptions::{Exceptions, without_files};
 
-const PLACES: &[&str] = &[
+const FOLDERS: &[&str] = &[
     "crates/node-agent/src/",
     "crates/container-runtime/src/",
     "crates/host-kernel/src/",
@@ -255,16 +255,16 @@ const ALLOWED: &[(&str, &str, &str)] = &[
 
 /// The crates that the rule is about.
 pub fn walking_crates() -> BTreeSet<String> {
-    crate_names(PLACES)
+    crate_names(FOLDERS)
 }
 
 /// Checks the source files of the node.
 pub fn check(files: &[SourceFile]) -> Vec<Finding> {
-    let mut findings = without_files(LIST, PLACES.iter().copied(), files);
+    let mut findings = without_files(LIST, FOLDERS.iter().copied(), files);
     let keys = ALLOWED.iter().map(|(path, call, _)| key(path, call));
     let mut exceptions = Exceptions::new(LIST, keys);
     for file in files {
-        let is_concerned = PLACES.iter().any(|start| file.path.starts_with(start));
+        let is_concerned = FOLDERS.iter().any(|start| file.path.starts_with(start));
         if !is_concerned {
             continue;
         }

@@ -114,8 +114,8 @@ fn install_kernel(directory: &Path, kernel: &Path) -> Result<()> {
         return Ok(());
     }
     let depends = || -> Result<String> {
-        let mut ask = Command::new("apt-cache");
-        let output = ask.args(["depends", "--important", KERNEL]).output();
+        let mut apt_cache = Command::new("apt-cache");
+        let output = apt_cache.args(["depends", "--important", KERNEL]).output();
         let output = output.context("start apt-cache")?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let package = text

@@ -52,12 +52,12 @@ impl Processor {
 #[derive(Debug, Default)]
 pub struct Run {
     /// The exit codes of the programs.
-    pub ends: BTreeMap<String, i32>,
+    pub exit_codes: BTreeMap<String, i32>,
     /// Whether the kernel hung: an emulated processor lost an interrupt for which the other processors wait.
     pub has_hung: bool,
 }
 
-/// Starts the machine, waits for its end, and returns its report.
+/// Starts the machine, waits until the machine stops, and returns its report.
 pub fn run(image: &Image, processor: Processor) -> Result<Run> {
     let begun = Instant::now();
     println!("xtask: starting the virtual machine ({processor:?} processor) …");
@@ -78,15 +78,15 @@ pub fn run(image: &Image, processor: Processor) -> Result<Run> {
     let mut report = Run::default();
     while let Some(line) = machine.line(run_max.saturating_sub(begun.elapsed()))? {
         println!("{line}");
-        report.ends.extend(end(&line));
+        report.exit_codes.extend(exit_code(&line));
         report.has_hung |= line.contains(HUNG_MESSAGE);
     }
     println!("xtask: the virtual machine took {:.0?}", begun.elapsed());
     Ok(report)
 }
 
-/// Name and exit code of a program, if the line reports its end.
-fn end(line: &str) -> Option<(String, i32)> {
+/// Name and exit code of a program, if the line reports the exit of a program.
+fn exit_code(line: &str) -> Option<(String, i32)> {
     let (name, code) = line.strip_prefix(LINE_PREFIX)?.split_once(" ended with ")?;
     Some((name.to_owned(), code.parse().ok()?))
 }
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn the_end_of_a_program_is_told_by_a_line() {
-        let of = |line: &str| end(line).map(|(name, code)| format!("{name} {code}"));
+        let of = |line: &str| exit_code(line).map(|(name, code)| format!("{name} {code}"));
         assert_eq!(
             of("virtual machine: agent ended with 101").as_deref(),
             Some("agent 101")

@@ -119,7 +119,7 @@ pub fn run(root: &Path, options: &VirtualMachine) -> Result<()> {
     }
     let failed: Vec<String> = programs
         .keys()
-        .filter_map(|name| match report.ends.get(name) {
+        .filter_map(|name| match report.exit_codes.get(name) {
             Some(0) => None,
             Some(code) => Some(format!("{name} ended with {code}")),
             None => Some(format!("{name} did not end")),

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use http_body_util::BodyExt;
 use json_tree::{Value, json};
 
-use self::model::{Ask, How, KINDS, Kind, Outcome, Query, TEAM, User, user};
+use self::model::{How, KINDS, Kind, Outcome, Query, RequestParts, TEAM, User, user};
 use crate::harness::Api;
 
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
@@ -135,7 +135,7 @@ const USERS: &[User] = &[
     },
 ];
 
-fn asks(kind: &Kind) -> Vec<Ask<'_>> {
+fn requests(kind: &Kind) -> Vec<RequestParts<'_>> {
     let parts = kind.parts.iter().map(|(part, _)| Some(*part));
     let parts: Vec<_> = [None, Some("other")].into_iter().chain(parts).collect();
     let names: &[Option<&'static str>] = match kind.plural {
@@ -166,7 +166,7 @@ fn asks(kind: &Kind) -> Vec<Ask<'_>> {
                             ],
                             false => &[Query::Plain],
                         };
-                        all.extend(queries.iter().map(|query| Ask {
+                        all.extend(queries.iter().map(|query| RequestParts {
                             kind,
                             method,
                             old_watch,
@@ -183,7 +183,7 @@ fn asks(kind: &Kind) -> Vec<Ask<'_>> {
     all
 }
 
-async fn outcome(api: &Api, request: &Ask<'_>) -> Outcome {
+async fn outcome(api: &Api, request: &RequestParts<'_>) -> Outcome {
     let headers = match request.method {
         "PATCH" => [("content-type", "application/merge-patch+json")],
         _ => [("content-type", "application/json")],
@@ -252,7 +252,7 @@ async fn what_is_authorised_is_what_is_served() {
     let mut counts: BTreeMap<Outcome, usize> = BTreeMap::new();
     for user in USERS {
         let api = api.as_user(user.name, &[]);
-        for request in KINDS.iter().flat_map(asks) {
+        for request in KINDS.iter().flat_map(requests) {
             let (expected, actual) = (request.expected(user), outcome(&api, &request).await);
             *counts.entry(expected).or_default() += 1;
             if expected != actual {

@@ -112,8 +112,8 @@ pub enum Query {
     Selects(&'static str),
 }
 
-/// A request, as its parts.
-pub struct Ask<'a> {
+/// The parts of a request.
+pub struct RequestParts<'a> {
     pub kind: &'a Kind,
     pub method: &'static str,
     /// Whether the path has the deprecated form of watches.
@@ -135,7 +135,7 @@ pub struct Attributes<'a> {
     name: &'a str,
 }
 
-impl Ask<'_> {
+impl RequestParts<'_> {
     pub fn path(&self) -> String {
         let Kind {
             group,
@@ -256,7 +256,7 @@ pub struct User {
     pub how: How,
 }
 
-/// The way in which the user gets the rule.
+/// The role and the binding by which the user gets the rule.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum How {
     /// By a RoleBinding to a Role, or a ClusterRoleBinding to a ClusterRole.

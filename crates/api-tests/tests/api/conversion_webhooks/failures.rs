@@ -147,11 +147,11 @@ async fn the_cluster_goes_on_while_a_webhook_is_down() {
         api.create(V1, first(name)).await;
     }
     // An admission webhook needs the object of a deletion.
-    let looks = Hook::start(|_| json!({"allowed": true})).await;
+    let validator = Hook::start(|_| json!({"allowed": true})).await;
     let kind = "ValidatingWebhookConfiguration";
     let rules = json!([{"operations": ["*"], "apiGroups": ["stable.example.com"],
         "apiVersions": ["v1"], "resources": ["endpoints"]}]);
-    let configuration = looks.configuration(kind, "look", json!({ "rules": rules }));
+    let configuration = validator.configuration(kind, "validator", json!({ "rules": rules }));
     hook::make(&api, hook::VALIDATING, configuration).await;
     drop(converter);
 
@@ -203,7 +203,7 @@ async fn the_cluster_goes_on_while_a_webhook_is_down() {
     let deleted = api.raw("DELETE", V2, &[METADATA], "").await;
     assert_eq!(deleted.code, 200, "{}", deleted.text());
     assert_eq!(api.get(V1).await.1["items"], json!([]));
-    assert!(!looks.requests().is_empty());
+    assert!(!validator.requests().is_empty());
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
 //! Conversion webhooks of CustomResourceDefinitions. The cases are those of Kubernetes' integration tests
-//! (`test/integration/conversion`), in own words.
+//! (`test/integration/conversion`), without copies of its text.
 
 mod failures;
 
@@ -119,14 +119,16 @@ fn definition(converter: &JsonServer, reviews: &str) -> Value {
 /// A server with the kind, whose names the test accepts as the controller does.
 async fn with_endpoints(converter: &Converter, reviews: &str) -> Api {
     let api = Api::new().await;
-    let made = definition(&converter.server, reviews);
-    let mut made = api.create(DEFINITIONS, made).await;
+    let created = definition(&converter.server, reviews);
+    let mut created = api.create(DEFINITIONS, created).await;
     let at = "2026-01-01T00:00:00Z";
-    made["status"]["conditions"] = json!([
+    created["status"]["conditions"] = json!([
         {"type": "NamesAccepted", "status": "True", "lastTransitionTime": at},
         {"type": "Established", "status": "True", "lastTransitionTime": at}]);
-    made["status"]["acceptedNames"] = made["spec"]["names"].clone();
-    let (code, response) = api.send("PUT", &format!("{DEFINITION}/status"), made).await;
+    created["status"]["acceptedNames"] = created["spec"]["names"].clone();
+    let (code, response) = api
+        .send("PUT", &format!("{DEFINITION}/status"), created)
+        .await;
     assert_eq!(code, 200, "{response}");
     api
 }

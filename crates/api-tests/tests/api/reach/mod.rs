@@ -160,8 +160,8 @@ async fn rules(api: &Api, role: &str) -> Vec<Value> {
     let label = format!("rbac.authorization.k8s.io/aggregate-to-{role}");
     let parts = list["items"].as_array().unwrap().iter();
     parts
-        .filter(|one| one["metadata"]["labels"][&label] == "true")
-        .flat_map(|one| one["rules"].as_array().cloned().unwrap_or_default())
+        .filter(|role| role["metadata"]["labels"][&label] == "true")
+        .flat_map(|role| role["rules"].as_array().cloned().unwrap_or_default())
         .collect()
 }
 
@@ -170,7 +170,7 @@ fn allows_a_write(rules: &[Value], group: &str, resource: &str) -> bool {
         let values = rule[field].as_array().into_iter().flatten();
         values
             .filter_map(Value::as_str)
-            .any(|one| one == "*" || values_allowed.contains(&one))
+            .any(|value| value == "*" || values_allowed.contains(&value))
     };
     rules.iter().any(|rule| {
         has(rule, "apiGroups", &[group])

@@ -7,7 +7,7 @@ use std::path::Path;
 use json_tree::Value;
 use serde::Deserialize;
 
-use super::{Ask, Chapter, Deed, Row, StoredValues};
+use super::{Chapter, Deed, RequestRow, Row, StoredValues};
 
 const INTRODUCTION: &str = "\
 # Requests and replies
@@ -20,7 +20,7 @@ A reply may have more fields than shown. `*` is any value, `…` any text, `null
 earlier reply.
 ";
 
-/// A document from which rules are taken.
+/// A document that contains rules.
 #[derive(Deserialize)]
 struct Source {
     title: String,
@@ -48,17 +48,17 @@ fn page(chapters: &[Chapter]) -> String {
     let mut page = INTRODUCTION.to_owned();
     for chapter in chapters {
         write!(page, "\n## {}\n\n", chapter.title).unwrap();
-        for setup in &chapter.given {
+        for setup in &chapter.setup {
             writeln!(page, "Given `{}`  ", names.fill(setup)).unwrap();
         }
-        if !chapter.given.is_empty() {
+        if !chapter.setup.is_empty() {
             page.push('\n');
         }
         page.push_str("| request | content | reply | rule |\n|---|---|---|---|\n");
         for row in &chapter.rows {
             match row {
                 Row::Do(Deed::Compact) => page.push_str("| | *all history is forgotten* | | |\n"),
-                Row::Ask(row_request) => {
+                Row::Request(row_request) => {
                     let cells = [
                         request(row_request, &names),
                         row_request.says.clone(),
@@ -73,9 +73,11 @@ fn page(chapters: &[Chapter]) -> String {
     page
 }
 
-fn request(request: &Ask, names: &StoredValues) -> String {
+fn request(request: &RequestRow, names: &StoredValues) -> String {
     let mut lines = vec![code(
-        &names.fill(&request.ask).replace(&"x".repeat(129), "xxx…"),
+        &names
+            .fill(&request.request)
+            .replace(&"x".repeat(129), "xxx…"),
     )];
     lines.extend(request.user.iter().map(|user| format!("as {user}")));
     let mut header = |name: &str, value: &str| lines.push(code(&format!("{name}: {value}")));
@@ -98,7 +100,7 @@ fn request(request: &Ask, names: &StoredValues) -> String {
     lines.join("<br>")
 }
 
-fn reply(request: &Ask) -> String {
+fn reply(request: &RequestRow) -> String {
     let mut lines = vec![request.code.to_string()];
     for (name, value) in &request.head {
         lines.push(match value {

@@ -1,7 +1,7 @@
 //! The protocol as a table: raw requests, the responses that the documentation of Kubernetes promises, and the source
 //! of each promise. The rows are in the YAML files of this directory; `docs/requests.md` is generated from them.
 //!
-//! Each chapter has its own server, to which its rows are sent in order. A row contains the request (`ask`, `as`
+//! Each chapter has its own server, to which its rows are sent in order. A row contains the request (`request`, `as`
 //! another user, `accept` and `type` for these two headers, `with` for other headers, and as a body `json`,
 //! `text_sent`, or `padding` bytes), and the response: its `code`, the expected headers in `head`, and the expected
 //! body as `reply`, `events` or `text`. Objects may have more fields than expected; lists must have the expected
@@ -42,7 +42,7 @@ struct Chapter {
     title: String,
     /// Requests that are sent before the rows: method, path, JSON.
     #[serde(default)]
-    given: Vec<String>,
+    setup: Vec<String>,
     rows: Vec<Row>,
 }
 
@@ -50,7 +50,7 @@ struct Chapter {
 #[serde(try_from = "Value")]
 enum Row {
     Do(Deed),
-    Ask(Box<Ask>),
+    Request(Box<RequestRow>),
 }
 
 impl TryFrom<Value> for Row {
@@ -59,7 +59,7 @@ impl TryFrom<Value> for Row {
     fn try_from(row: Value) -> Result<Self, serde_json::Error> {
         match row.get("do") {
             Some(deed) => Deed::deserialize(deed).map(Self::Do),
-            None => json_tree::from_value(row).map(Self::Ask),
+            None => json_tree::from_value(row).map(Self::Request),
         }
     }
 }
@@ -74,8 +74,8 @@ enum Deed {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Ask {
-    ask: String,
+struct RequestRow {
+    request: String,
     #[serde(rename = "as")]
     user: Option<String>,
     accept: Option<String>,
@@ -159,9 +159,9 @@ impl StoredValues {
     }
 }
 
-impl Ask {
-    async fn answered(&self, api: &Api, stored_values: &StoredValues) -> ApiResponse {
-        let (method, path) = self.ask.split_once(' ').unwrap();
+impl RequestRow {
+    async fn send(&self, api: &Api, stored_values: &StoredValues) -> ApiResponse {
+        let (method, path) = self.request.split_once(' ').unwrap();
         let named = [
             ("accept", &self.accept),
             ("content-type", &self.content_type),
@@ -248,7 +248,7 @@ async fn run(chapter: &Chapter) -> Vec<String> {
     api.with_account().await;
     let mut stored_values = StoredValues::new();
     let mut wrong = Vec::new();
-    for setup in &chapter.given {
+    for setup in &chapter.setup {
         let words: Vec<&str> = setup.splitn(3, ' ').collect();
         let [method, path, json] = words[..] else {
             panic!("no request: {setup}");
@@ -266,8 +266,8 @@ async fn run(chapter: &Chapter) -> Vec<String> {
                 api.create(&stored_values.fill("$secrets"), secret).await;
                 api.store.compact(current).await.unwrap();
             }
-            Row::Ask(request) => {
-                let response = request.answered(&api, &stored_values).await;
+            Row::Request(request) => {
+                let response = request.send(&api, &stored_values).await;
                 let mut differences = request.check(&response, &stored_values);
                 for (name, field_path) in &request.keep {
                     differences.extend(stored_values.keep(name, field_path, &response).err());
@@ -277,7 +277,7 @@ async fn run(chapter: &Chapter) -> Vec<String> {
                     wrong.push(format!(
                         "{}: {} ({}):\n  {}\n  {text}",
                         chapter.title,
-                        request.ask,
+                        request.request,
                         request.says,
                         differences.join("\n  "),
                     ));

@@ -99,6 +99,7 @@ pub(crate) async fn respond(
     };
     watcher.begin(start, end, beginning).await?;
     metrics.watches.fetch_add(1, Ordering::Relaxed);
+    watcher.connection.iter().for_each(|one| one.watches.add());
     let frames = futures::stream::unfold(watcher, |mut watcher| async move {
         let bytes = watcher.next().await?;
         Some((Ok::<_, Infallible>(Frame::data(bytes)), watcher))
@@ -208,6 +209,9 @@ impl Drop for Watcher {
     fn drop(&mut self) {
         if self.changes.is_some() || self.has_ended {
             self.metrics.watches.fetch_sub(1, Ordering::Relaxed);
+            self.connection
+                .iter()
+                .for_each(|one| one.watches.subtract());
         }
     }
 }
@@ -302,7 +306,7 @@ impl Watcher {
                 }
             };
             if self.needs_conversion() {
-                // In a box, because few watches convert, and each watch holds the room of its future.
+                // In a box, because few watches convert, and each watch has the memory of its whole future.
                 Box::pin(self.queue_converted(change)).await;
             } else {
                 self.queue_change(change);

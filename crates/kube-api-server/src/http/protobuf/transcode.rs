@@ -74,7 +74,7 @@ enum ValueContent<'t> {
         start: usize,
         end: usize,
     },
-    /// A whole field with the encoding of an earlier object.
+    /// A whole field that equals a field of an earlier object; `start` and `end` are the bytes of the earlier encoding.
     Repeated {
         start: usize,
         end: usize,

@@ -1,4 +1,4 @@
-//! The server that a call goes to.
+//! The server to which a request is sent.
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -63,8 +63,8 @@ pub(crate) async fn post(
 }
 
 /// Sends a request, and returns the response as a stream. The path and query of the request are sent unchanged; scheme,
-/// authority and the header `Host` are those of the destination. A request with the header `Upgrade` has a connection
-/// of its own. There is no limit on the duration of the body.
+/// authority and the header `Host` are those of the destination. A request with the header `Upgrade` has a separate
+/// connection. There is no limit on the duration of the body.
 ///
 /// *Errors.* There is no connection, or it ended before the response.
 pub(crate) async fn send(

@@ -104,7 +104,7 @@ impl SyncReads<'_> {
         result.map_or_else(|status| self.note(status), |result| result.items)
     }
 
-    /// Records that a decision cannot be made.
+    /// Records that a decision is not possible.
     fn note<T: Default>(&self, status: Status) -> T {
         // Only the first failure is reported.
         let _ = self.failed.set(status);

@@ -23,7 +23,7 @@ impl ManagedFields {
 
     /// The JSON text of `metadata.managedFields`.
     pub(crate) fn text(&self) -> &str {
-        // The UTF-8 check was made at construction.
+        // The constructor has checked the UTF-8.
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 

@@ -19,9 +19,9 @@ use node::Node;
 
 const NODES: [&str; 3] = ["one", "two", "three"];
 /// The bounds of a world of two nodes: copies that are started, epochs, and writes of pods.
-const TWO: (i64, u32, u8) = (3, 3, 3);
+const TWO_NODE_BOUNDS: (i64, u32, u8) = (3, 3, 3);
 /// The bounds of a world with a third node, in which random walks are taken.
-const THREE: (i64, u32, u8) = (60, 40, 30);
+const THREE_NODE_BOUNDS: (i64, u32, u8) = (60, 40, 30);
 
 /// An injected mistake, which the model has to detect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,7 +63,7 @@ struct Stream {
 struct World {
     mistake: Mistake,
     record: VolumeReplication,
-    answers: ReplicationAnswers,
+    responses: ReplicationAnswers,
     nodes: Vec<Node>,
     /// The contents of each reported copy.
     reported: BTreeMap<i64, History>,
@@ -78,7 +78,7 @@ struct World {
     /// The node of a pod whose agent has read an earlier record.
     starting: Option<usize>,
     /// Whether a leader has read the proof, and acts on it later.
-    saw_proof: bool,
+    has_read_proof: bool,
 }
 
 fn index(name: &str) -> usize {
@@ -102,7 +102,7 @@ impl World {
                     },
                 )
             },
-            answers: ReplicationAnswers::default(),
+            responses: ReplicationAnswers::default(),
             nodes,
             reported: BTreeMap::new(),
             writes: 0,
@@ -111,28 +111,29 @@ impl World {
             stream: None,
             replaced: None,
             starting: None,
-            saw_proof: false,
+            has_read_proof: false,
         }
     }
 
     fn bounds(&self) -> (i64, u32, u8) {
         match self.nodes.len() {
-            2 => TWO,
-            _ => THREE,
+            2 => TWO_NODE_BOUNDS,
+            _ => THREE_NODE_BOUNDS,
         }
     }
 
     /// A ready node without a role.
     fn candidate(&self) -> Option<&'static str> {
-        let others = self.record.others();
-        let mut free = NODES[..self.nodes.len()].iter().filter(|node| {
+        let former_nodes = self.record.others();
+        let mut candidates = NODES[..self.nodes.len()].iter().filter(|node| {
             **node != self.record.primary && self.record.replica.as_deref() != Some(node)
         });
-        free.find(|node| {
-            let is_former = others.contains(**node);
-            !self.nodes[index(node)].is_lost && (!is_former || self.record.successor.is_none())
-        })
-        .copied()
+        candidates
+            .find(|node| {
+                let is_former = former_nodes.contains(**node);
+                !self.nodes[index(node)].is_lost && (!is_former || self.record.successor.is_none())
+            })
+            .copied()
     }
 
     fn presence(&self, name: &str) -> NodePresence {
@@ -145,9 +146,9 @@ impl World {
     /// Whether the leader acts on an earlier observation. Its write of the record succeeds only if the record has not
     /// changed since the read.
     fn acts_late(&self) -> bool {
-        let may = self.record.stage == ReplicationStage::Replicating
+        let can_act_late = self.record.stage == ReplicationStage::Replicating
             || self.mistake == Mistake::EarlyProof;
-        may && self.saw_proof
+        can_act_late && self.has_read_proof
     }
 
     fn is_proven_dead(&self) -> bool {
@@ -186,7 +187,7 @@ impl World {
             candidate: self.candidate(),
             is_released: false,
             now: self.now,
-            responses: &self.answers,
+            responses: &self.responses,
         })
     }
 
@@ -197,19 +198,19 @@ impl World {
             return;
         }
         let (mistake, epoch) = (self.mistake, record.epoch);
-        let mut answers = self.answers.clone();
+        let mut responses = self.responses.clone();
         let node = &mut self.nodes[at];
         match call {
-            Call::Inspect(Role::Primary) => answers.primary = Some(node.holdings()),
-            Call::Inspect(Role::Replica) => answers.replica = Some(node.holdings()),
+            Call::Inspect(Role::Primary) => responses.primary = Some(node.volume_copies()),
+            Call::Inspect(Role::Replica) => responses.replica = Some(node.volume_copies()),
             Call::Seal => {
                 if node.admit(mistake, epoch, Role::Replica) {
-                    answers.sealed = Some(node.holdings());
+                    responses.sealed = Some(node.volume_copies());
                 }
             }
             Call::Demote(common) => {
                 node.demote(mistake, epoch, common.as_ref());
-                answers.replica = None;
+                responses.replica = None;
             }
             Call::Copy { time, base } => {
                 let stream = self.read(record, *time, *base);
@@ -219,21 +220,21 @@ impl World {
                     let to = &mut self.nodes[stream.to];
                     to.receive(mistake, &stream);
                     if to.copies.contains_key(time) {
-                        answers.copied = Some(CopyResult::Complete(*time));
+                        responses.copied = Some(CopyResult::Complete(*time));
                     }
                 }
-                if answers.copied.is_none() {
+                if responses.copied.is_none() {
                     // After a failure all facts are read again.
-                    answers = ReplicationAnswers::default();
+                    responses = ReplicationAnswers::default();
                 }
             }
             Call::Keep(role, retained) => {
                 if node.admit(mistake, epoch, *role) {
-                    let all = match role {
+                    let copies = match role {
                         Role::Primary => &mut node.sent,
                         Role::Replica => &mut node.copies,
                     };
-                    all.retain(|time, _| retained.contains(time));
+                    copies.retain(|time, _| retained.contains(time));
                     if node
                         .common
                         .as_ref()
@@ -241,7 +242,7 @@ impl World {
                     {
                         node.common = None;
                     }
-                    answers.reduced.insert(*role);
+                    responses.reduced.insert(*role);
                 }
             }
             Call::Promote { time } => {
@@ -259,20 +260,22 @@ impl World {
                         node.copies.clear();
                     }
                 }
-                answers.promoted = (node.epoch, node.role) == (epoch, Some(true));
+                responses.promoted = (node.epoch, node.role) == (epoch, Some(true));
             }
             Call::Retire(name) => {
                 node.demote(mistake, epoch, None);
                 if (node.epoch, node.role) == (epoch, Some(false)) {
                     node.copies.clear();
                     node.sent.clear();
-                    answers.retired.insert(name.clone(), Some(node.holdings()));
+                    responses
+                        .retired
+                        .insert(name.clone(), Some(node.volume_copies()));
                 }
             }
             Call::Forget(_) => {}
         }
         if !is_late {
-            self.answers = answers;
+            self.responses = responses;
         }
     }
 
@@ -318,38 +321,38 @@ impl World {
             last: read_time,
             ..record.clone()
         };
-        self.answers = ReplicationAnswers::default();
+        self.responses = ReplicationAnswers::default();
     }
 
     /// The worlds after the leader's next step.
-    fn led(&self, out: &mut Vec<World>) {
+    fn add_leader_steps(&self, next_worlds: &mut Vec<World>) {
         let step = self.plan();
         let mut next = self.clone();
         match step {
             ReplicationStep::Done => {}
             ReplicationStep::Wait(_) | ReplicationStep::Rest(_) => {
-                next.answers = ReplicationAnswers::default();
-                out.push(next);
+                next.responses = ReplicationAnswers::default();
+                next_worlds.push(next);
             }
             ReplicationStep::Write(record) => {
                 if record.epoch <= self.bounds().1 {
                     let keeps = self.mistake == Mistake::EarlyProof;
-                    next.saw_proof &= keeps && record.stage == ReplicationStage::Promoting;
+                    next.has_read_proof &= keeps && record.stage == ReplicationStage::Promoting;
                     next.write(&record);
-                    out.push(next);
+                    next_worlds.push(next);
                 }
             }
             ReplicationStep::Relocate(record, _) => {
-                next.saw_proof = false;
+                next.has_read_proof = false;
                 next.write(&record);
                 next.check_recovery();
-                out.push(next);
+                next_worlds.push(next);
             }
-            ReplicationStep::Call(call) => self.called(&call, out),
+            ReplicationStep::Call(call) => self.add_call_outcomes(&call, next_worlds),
         }
     }
 
-    fn called(&self, call: &Call, out: &mut Vec<World>) {
+    fn add_call_outcomes(&self, call: &Call, next_worlds: &mut Vec<World>) {
         if let Call::Copy { time, base } = call {
             if *time > self.bounds().0 {
                 return;
@@ -362,9 +365,9 @@ impl World {
                     && let Some(stream) = read.read(&self.record, *time, *base)
                 {
                     read.stream = Some(stream);
-                    read.answers = ReplicationAnswers::default();
+                    read.responses = ReplicationAnswers::default();
                     read.now = self.now.max(*time + 1);
-                    out.push(read);
+                    next_worlds.push(read);
                 }
             }
         }
@@ -375,27 +378,27 @@ impl World {
         }
         if done == *self {
             // No response: the next round repeats the call.
-            done.answers = ReplicationAnswers::default();
+            done.responses = ReplicationAnswers::default();
         }
         // The response is lost.
-        let mut unheard = done.clone();
-        unheard.answers = ReplicationAnswers::default();
-        out.extend([done, unheard]);
+        let mut without_response = done.clone();
+        without_response.responses = ReplicationAnswers::default();
+        next_worlds.extend([done, without_response]);
         if self.late.is_none() && self.stream.is_none() && !matches!(call, Call::Inspect(_)) {
             let mut late = self.clone();
             late.late = Some((self.record.clone(), call.clone()));
-            out.push(late);
+            next_worlds.push(late);
         }
     }
 
-    fn next(&self) -> Vec<World> {
-        let mut out = Vec::new();
-        self.led(&mut out);
+    fn next_worlds(&self) -> Vec<World> {
+        let mut next_worlds = Vec::new();
+        self.add_leader_steps(&mut next_worlds);
         if let Some((record, call)) = &self.late {
             let mut next = self.clone();
             next.late = None;
             next.carry_out(record, call, true);
-            out.push(next);
+            next_worlds.push(next);
         }
         if let Some(stream) = &self.stream {
             let mut next = self.clone();
@@ -403,27 +406,27 @@ impl World {
             if !self.nodes[stream.to].is_lost {
                 next.nodes[stream.to].receive(self.mistake, stream);
             }
-            out.push(next);
+            next_worlds.push(next);
         }
-        self.stale(&mut out);
+        self.add_stale_promotion(&mut next_worlds);
         let primary = &self.nodes[index(&self.record.primary)];
         if self.record.stage == ReplicationStage::Replicating
             && primary.is_fenced
-            && !self.saw_proof
+            && !self.has_read_proof
         {
             let mut next = self.clone();
-            next.saw_proof = true;
-            out.push(next);
+            next.has_read_proof = true;
+            next_worlds.push(next);
         }
         for at in 0..self.nodes.len() {
-            self.of_node(at, &mut out);
+            self.add_node_steps(at, &mut next_worlds);
         }
-        out
+        next_worlds
     }
 
     /// The leader writes with its read from before the replacement of the replica, without a comparison with the
     /// present record.
-    fn stale(&self, out: &mut Vec<World>) {
+    fn add_stale_promotion(&self, next_worlds: &mut Vec<World>) {
         let is_dead = self.nodes[index(&self.record.primary)].is_fenced;
         if self.mistake == Mistake::PromoteStaleReplica
             && self.record.stage == ReplicationStage::Replicating
@@ -438,31 +441,31 @@ impl World {
                 stage: ReplicationStage::Promoting,
                 ..former.replaced(former.replica.as_deref())
             });
-            out.push(next);
+            next_worlds.push(next);
         }
     }
 
     /// The changes that a node makes by itself.
-    fn of_node(&self, at: usize, out: &mut Vec<World>) {
+    fn add_node_steps(&self, at: usize, next_worlds: &mut Vec<World>) {
         let node = &self.nodes[at];
         let may_start = !node.is_fenced && !node.is_lost && node.volume.is_some() && !node.pod;
         let is_allowed = self.record.refusal(NODES[at]).is_none();
         if may_start && is_allowed {
             let mut next = self.clone();
             next.nodes[at].pod = true;
-            out.push(next);
+            next_worlds.push(next);
         }
         if self.mistake == Mistake::StaleAgents {
             if is_allowed && self.starting.is_none() {
                 let mut next = self.clone();
                 next.starting = Some(at);
-                out.push(next);
+                next_worlds.push(next);
             }
             if may_start && self.starting == Some(at) {
                 let mut next = self.clone();
                 next.starting = None;
                 next.nodes[at].pod = true;
-                out.push(next);
+                next_worlds.push(next);
             }
         }
         if node.pod && self.writes < self.bounds().2 {
@@ -470,37 +473,37 @@ impl World {
             next.writes += 1;
             let write = next.writes;
             next.nodes[at].volume.as_mut().unwrap().push(write);
-            out.push(next);
+            next_worlds.push(next);
         }
         // A copy whose base turns out to be wrong is removed.
-        let takes_copies = self.record.stage == ReplicationStage::Replicating;
-        if takes_copies && node.copies.len() > 1 {
+        let receives_copies = self.record.stage == ReplicationStage::Replicating;
+        if receives_copies && node.copies.len() > 1 {
             let mut next = self.clone();
             next.nodes[at].copies.pop_last();
-            out.push(next);
+            next_worlds.push(next);
         }
         // One node is ready, so that the replication can continue.
-        let others = self.nodes.iter().enumerate();
-        let is_last = !others
+        let nodes = self.nodes.iter().enumerate();
+        let is_last = !nodes
             .into_iter()
             .any(|(other, node)| other != at && !node.is_lost);
         if !node.is_lost && !is_last {
             let mut next = self.clone();
             next.nodes[at].is_lost = true;
-            out.push(next);
+            next_worlds.push(next);
         }
         if node.is_lost && !node.is_fenced {
             // The pods of the node end by themselves before the lease is fenced.
             let mut next = self.clone();
             next.nodes[at].pod = false;
             next.nodes[at].is_fenced = true;
-            out.push(next);
+            next_worlds.push(next);
         }
         if node.is_lost {
             let mut next = self.clone();
             next.nodes[at].is_lost = false;
             next.nodes[at].is_fenced = false;
-            out.push(next);
+            next_worlds.push(next);
         }
     }
 
@@ -551,7 +554,7 @@ impl World {
         self.late = None;
         self.stream = None;
         self.starting = None;
-        self.saw_proof = false;
+        self.has_read_proof = false;
         for node in &mut self.nodes {
             node.is_lost = false;
             node.is_fenced = false;
@@ -561,7 +564,7 @@ impl World {
             match self.plan() {
                 ReplicationStep::Done => break,
                 ReplicationStep::Wait(_) | ReplicationStep::Rest(_) => {
-                    self.answers = ReplicationAnswers::default()
+                    self.responses = ReplicationAnswers::default()
                 }
                 ReplicationStep::Write(record) => {
                     let is_copied = record.last > self.record.last;

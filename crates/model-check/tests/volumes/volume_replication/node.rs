@@ -27,8 +27,10 @@ pub(super) struct Node {
 impl Node {
     pub(super) fn admits(&self, mistake: Mistake, epoch: u32, role: Role) -> bool {
         let is_primary = role == Role::Primary;
-        let same_role = self.role.is_none_or(|recorded| recorded == is_primary);
-        mistake == Mistake::AnyEpoch || epoch > self.epoch || (epoch == self.epoch && same_role)
+        let has_equal_role = self.role.is_none_or(|recorded| recorded == is_primary);
+        mistake == Mistake::AnyEpoch
+            || epoch > self.epoch
+            || (epoch == self.epoch && has_equal_role)
     }
 
     pub(super) fn admit(&mut self, mistake: Mistake, epoch: u32, role: Role) -> bool {
@@ -40,7 +42,7 @@ impl Node {
         admitted
     }
 
-    pub(super) fn holdings(&self) -> VolumeCopies {
+    pub(super) fn volume_copies(&self) -> VolumeCopies {
         VolumeCopies {
             epoch: self.epoch,
             has_volume: self.volume.is_some(),
@@ -64,9 +66,9 @@ impl Node {
         let mut skipped = 0;
         if let Some((time, base)) = &stream.base {
             // The identity of the base is that of the sender's snapshot.
-            let is_same =
+            let matches_base =
                 |base_copy: &&History| mistake == Mistake::OtherBase || *base_copy == base;
-            let Some(base_copy) = self.copies.get(time).filter(is_same) else {
+            let Some(base_copy) = self.copies.get(time).filter(matches_base) else {
                 self.copies.remove(time);
                 return;
             };
@@ -91,10 +93,10 @@ impl Node {
                 Mistake::OtherBase => Some(&history),
                 _ => self.sent.get(&common.time),
             };
-            let is_same = |sent: &&History| {
+            let matches_base = |sent: &&History| {
                 mistake == Mistake::OtherBase || format!("{sent:?}") == common.there
             };
-            Some((common.time, sent.filter(is_same)?.clone()))
+            Some((common.time, sent.filter(matches_base)?.clone()))
         });
         if mistake != Mistake::NoDivergence {
             self.diverged.insert(history);

@@ -138,8 +138,8 @@ pub fn container_devices<'a>(
     Ok(names)
 }
 
-/// Whether a device belongs to a request of the claim; an empty request means all. A request with alternatives is the
-/// part before the slash of the names of its alternatives.
+/// Whether a device belongs to a request of the claim; an empty request matches all devices. The name of an alternative
+/// is `REQUEST/ALTERNATIVE`, and both names match each other.
 fn is_of_request(device: &PreparedDevice, request: &str) -> bool {
     let base = |name: &str| name.split('/').next().unwrap_or_default().to_owned();
     request.is_empty()

@@ -46,8 +46,8 @@ impl AllocationError {
 }
 
 impl DevicePlugins {
-    /// Allocates the devices of a pod, and records them. May be repeated: a pod keeps its devices. `has_ended` tells
-    /// whether a pod needs its devices no more.
+    /// Allocates the devices of a pod, and records them. May be repeated: an allocated device stays with its pod.
+    /// `has_ended` returns whether a pod does not need its devices any more.
     ///
     /// # Errors
     /// The pod cannot have its devices.

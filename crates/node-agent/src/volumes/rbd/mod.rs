@@ -401,7 +401,7 @@ pub(super) fn targets(dir: &PodDir) -> io::Result<Vec<PathBuf>> {
 /// Unmaps the images of which the pod was the last user. The volumes of the pod must be unmounted.
 ///
 /// # Errors
-/// An image is still open, or its cluster does not answer; the caller can retry.
+/// An image is still open, or its cluster does not respond; the caller can retry.
 pub(super) fn release(dir: &PodDir) -> io::Result<()> {
     for (volume, image) in records(dir)? {
         retry_while_open(&image, || {

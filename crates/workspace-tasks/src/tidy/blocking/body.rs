@@ -171,7 +171,7 @@ impl Walk<'_> {
         }
     }
 
-    /// The type of an expression, where it can be told.
+    /// The type of an expression, if the code states the type.
     fn type_of(&self, expression: &Expr) -> Option<Type> {
         match expression {
             Expr::Path(path) => {

@@ -1,5 +1,5 @@
-//! Async code makes no call that waits for the disk or a process: the same threads answer requests, renew leases and
-//! run probes.
+//! Async code makes no call that waits for the disk or a process: its threads also respond to requests, renew leases
+//! and run probes.
 //!
 //! A function blocks if it is not async, and calls a primitive that waits ([`primitives`]) or a function that blocks.
 //! Calls are resolved by paths, imports and the types of receivers. A call that is not resolved (a trait object, a
@@ -19,7 +19,7 @@ use super::checkout::{AROUND, Finding, SourceFile, is_whole};
 use super::exceptions::{Exceptions, unneeded_finding, without_files};
 
 /// The scope of the rule: code in the server's process.
-const PLACES: &[&str] = &[
+const FOLDERS: &[&str] = &[
     "crates/kube-api-server/src/",
     "crates/container-runtime/src/client/",
     "crates/control-plane/src/",
@@ -80,7 +80,7 @@ const NO_DISK: &[(&str, &str)] = &[
     ),
 ];
 
-/// Functions whose async code waits all the same, each with its reason.
+/// Functions whose async code is allowed to wait, each with its reason.
 const EXCEPTIONS: &[(&str, &str)] = &[
     ("control_plane::server::Server::start_in_order", STARTS),
     ("control_plane::store::open", STARTS),
@@ -150,8 +150,8 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
             .iter()
             .filter(|(file, _)| !graph.excepted.contains(*file));
         findings.extend(unneeded.map(|(file, _)| unneeded_finding(LIST, file)));
-        let places = PLACES.iter().chain([&ELSEWHERE]);
-        findings.extend(without_files(LIST, places.copied(), files));
+        let folders = FOLDERS.iter().chain([&ELSEWHERE]);
+        findings.extend(without_files(LIST, folders.copied(), files));
     }
     findings
 }
@@ -242,7 +242,7 @@ impl<'i> Graph<'i> {
         }
     }
 
-    /// Whether the call is made in the function, and waits.
+    /// Whether the function makes the call, and the call waits.
     fn waits(&self, call: &Call) -> bool {
         let is_called = call.closures_of.iter().all(|of| self.runs_closure[*of]);
         is_called
@@ -266,7 +266,7 @@ impl<'i> Graph<'i> {
                 if waiting.count() > 0 {
                     self.excepted.insert(file);
                 }
-            } else if PLACES.iter().any(|key| file.starts_with(key)) {
+            } else if FOLDERS.iter().any(|key| file.starts_with(key)) {
                 calls.extend(waiting);
             }
         }

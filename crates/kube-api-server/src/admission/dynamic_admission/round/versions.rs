@@ -1,4 +1,4 @@
-//! The objects of a request in the versions that webhooks and policies ask for.
+//! The objects of a request in the versions that webhooks and policies request.
 
 use json_tree::Value;
 use object_model::Status;

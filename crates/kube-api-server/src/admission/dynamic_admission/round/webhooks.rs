@@ -10,7 +10,7 @@ use super::policies::MutationError;
 use super::{AdmissionReviewer, call, responses};
 use crate::http::audit_annotations::AnnotationLevel;
 
-/// The place of a webhook's call in a review, for the keys of audit annotations.
+/// The position of a webhook's call in a review, for the keys of audit annotations.
 #[derive(Clone, Copy)]
 pub(super) struct CallSite {
     pub(super) is_mutating: bool,

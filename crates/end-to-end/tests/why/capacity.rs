@@ -1,6 +1,6 @@
 //! A node and a store with few free bytes, and a node that is drained. Each of these affects the whole instance.
 
-use super::situation::{End, Remedy, Situation, USUAL};
+use super::situation::{Outcome, Remedy, Situation, USUAL};
 use super::web::{POD, SET, Web};
 
 /// On a disk of 4 GiB with ext4, which supports neither snapshots nor large volumes.
@@ -24,9 +24,9 @@ spec: {source: {persistentVolumeClaimName: data}}
             container: "volumeMounts: [{name: data, mountPath: /data}]",
             ..POD
         }),
-        asked: "volumesnapshot/before",
+        object: "volumesnapshot/before",
         cause: &["this snapshot can never be ready"],
-        end: End::Gone,
+        outcome: Outcome::Deleted,
         ..USUAL
     },
     Situation {
@@ -47,7 +47,7 @@ spec: {storageClassName: local-cow, accessModes: [ReadWriteOnce], resources: {re
             "kubectl -n NAMESPACE wait --for=condition=Ready pod/web --timeout=300s",
             "kubectl -n NAMESPACE patch pvc data -p '{\"spec\":{\"resources\":{\"requests\":{\"storage\":\"20Gi\"}}}}'",
         ],
-        asked: "pvc/data",
+        object: "pvc/data",
         cause: &["could not grow from 16Mi to 20Gi"],
         remedy: Remedy::Filled(&[("SIZE", "32Mi")]),
         ..USUAL
@@ -71,7 +71,7 @@ spec: {minAvailable: 1, selector: {matchLabels: {app: web}}}
         "kubectl -n NAMESPACE wait --for=jsonpath={.status.readyReplicas}=1 sts/web --timeout=300s",
         "! kubectl drain NODE --pod-selector=app=web --timeout=5s",
     ],
-    asked: "pdb/web",
+    object: "pdb/web",
     cause: &["node NODE is cordoned, and web-0 may not be evicted from it"],
     ..USUAL
 }];
@@ -87,7 +87,7 @@ metadata: {name: nothing}
     before: &[
         "fallocate -l $(($(df --output=avail -B1 DATA | tail -1) - 200 * 1024 * 1024)) DATA/filler",
     ],
-    asked: "node/NODE",
+    object: "node/NODE",
     cause: &[
         "is short of disk space",
         "free space on the file system of the data directory",
@@ -112,7 +112,7 @@ metadata: {name: nothing}
          for i in $(seq 9); do \
          kubectl -n kube-system annotate configmap text-$i fill=$(head -c 120000 DATA/text); done",
     ],
-    asked: "cs/etcd-0",
+    object: "cs/etcd-0",
     cause: &["the store cannot be written", "deleting works all the time"],
     remedy: Remedy::Described(&[
         "kubectl -n kube-system get configmap -o name | grep /text- | xargs kubectl -n kube-system delete",

@@ -8,12 +8,12 @@ use crate::{wait_for, wait_for_text};
 
 /// A program that runs until it is dropped.
 #[derive(Debug)]
-pub struct Beside {
+pub struct BackgroundProgram {
     child: Child,
     output: tempfile::NamedTempFile,
 }
 
-impl Beside {
+impl BackgroundProgram {
     #[track_caller]
     pub(crate) fn start(mut command: Command) -> Self {
         let output = tempfile::NamedTempFile::new().expect("a file for the output");
@@ -63,12 +63,15 @@ impl Beside {
     ///
     /// A row is missing or out of order.
     #[track_caller]
-    pub fn showed_in_order<T: AsRef<str>>(&self, expected: &[T]) {
+    pub fn check_row_order<T: AsRef<str>>(&self, expected: &[T]) {
         let rows = self.rows(3);
         let mut rest = rows.iter();
         for row in expected.iter().map(AsRef::as_ref) {
             let is_present = rest.any(|printed| printed == row);
-            assert!(is_present, "{row:?} does not come in its turn in {rows:#?}");
+            assert!(
+                is_present,
+                "{row:?} is missing or out of order in {rows:#?}"
+            );
         }
     }
 
@@ -106,7 +109,7 @@ fn read(path: &Path) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-impl Drop for Beside {
+impl Drop for BackgroundProgram {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());

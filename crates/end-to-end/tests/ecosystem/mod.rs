@@ -1,0 +1,207 @@
+//! Operators, scrapers and clusters that other projects wrote for Kubernetes, as `docs/ecosystem.md` lists them.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use end_to_end::applications::{busybox, patroni, rabbitmq, victoria_metrics};
+use end_to_end::{Instance, Kubectl, tool, wait_for, with_registry_of};
+use serde_json::Value;
+
+fn file(name: &str) -> PathBuf {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ecosystem");
+    directory.join(name)
+}
+
+fn python(program: &str) -> Command {
+    Command::new(tool("python").join("bin").join(program))
+}
+
+/// Runs a program of Python until it exits, with its output in that of the test.
+#[track_caller]
+fn run(command: &mut Command) {
+    let output = command
+        .env_remove("KUBECONFIG")
+        .stdin(Stdio::null())
+        .output()
+        .expect("start the program");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{printed}\n{errors}");
+}
+
+/// An operator with finalizers, status, events and owned objects, which pauses for an operator of a higher priority.
+#[test]
+fn operators_with_kopf_follow_their_peering() {
+    let instance = Instance::start(&[]);
+    let kubeconfig = instance.data().join("kubeconfig");
+    run(python("python").arg(file("operators.py")).arg(kubeconfig));
+}
+
+/// findings-2 K3.
+#[test]
+fn kr8s_forwards_without_a_subprotocol() {
+    let instance = Instance::start(&[]);
+    let kubeconfig = instance.data().join("kubeconfig");
+    run(python("python").arg(file("forward.py")).arg(kubeconfig));
+}
+
+/// The collection `kubernetes.core`; findings-2 K1: a copied file is complete.
+#[test]
+fn a_playbook_with_the_collection_of_ansible() {
+    let (_registry, instance) = with_registry_of(&[("library/busybox", "1", &busybox())]);
+    let folder = tempfile::tempdir().expect("make a directory");
+    let variable = |name: &str, path: &Path| format!("{name}={}", path.display());
+    let variables = [
+        variable("kubeconfig", &instance.data().join("kubeconfig")),
+        variable("folder", folder.path()),
+        variable(
+            "ansible_python_interpreter",
+            &tool("python").join("bin/python"),
+        ),
+    ];
+    let mut playbook = python("ansible-playbook");
+    playbook
+        .env("ANSIBLE_COLLECTIONS_PATH", tool("ansible-collections"))
+        .env("ANSIBLE_HOME", folder.path())
+        .env("ANSIBLE_LOCALHOST_WARNING", "false")
+        .args(["--inventory", "localhost,"])
+        .args(
+            variables
+                .iter()
+                .flat_map(|variable| ["--extra-vars", variable]),
+        )
+        .arg(file("garden.yml"));
+    run(&mut playbook);
+}
+
+/// The output of a command in a container, or its error.
+fn exec(kubectl: &Kubectl, pod: &str, command: &[&str]) -> Result<String, String> {
+    let output = kubectl.run(&[&["exec", pod, "--"], command].concat());
+    let printed = output.success().map(|text| text.trim_end().to_owned());
+    printed.map_err(|output| output.stderr)
+}
+
+/// The pod that Patroni labels as the leader, unless it is `former`.
+fn leader(kubectl: &Kubectl, former: &str) -> Result<String, String> {
+    let selector = "cluster-name=towns,role in (master,primary)";
+    let names = "jsonpath={.items[*].metadata.name}";
+    let output = kubectl.ok(&["get", "pods", "-l", selector, "-o", names]);
+    let mut names = output.split_whitespace();
+    let name = names.find(|name| *name != former);
+    name.map(str::to_owned).ok_or_else(|| output.clone())
+}
+
+/// Patroni keeps its leader in Endpoints, of which mainstay makes the EndpointSlices of the Service.
+#[test]
+fn patroni_replaces_a_lost_leader() {
+    let (_registry, instance) = with_registry_of(&[("library/patroni", "3", &patroni())]);
+    let kubectl = instance.kubectl();
+    kubectl.apply(include_str!("patroni.yaml"));
+    kubectl.wait_ready("towns", 3);
+    let query = |pod: &str, sql: &str| {
+        let client = ["psql", "-h", "/tmp", "-U", "postgres", "-Atc", sql];
+        exec(&kubectl, pod, &client)
+    };
+    let first = wait_for("a leader", 60, || leader(&kubectl, ""));
+    let created = query(&first, "CREATE TABLE towns (name text)");
+    assert_eq!(created.as_deref(), Ok("CREATE TABLE"));
+    let added = query(&first, "INSERT INTO towns VALUES ('Ghent')");
+    assert_eq!(added.as_deref(), Ok("INSERT 0 1"));
+
+    // The leader cannot return before another member leads.
+    let node = kubectl.pod(&first)["spec"]["nodeName"].to_string();
+    let node = node.trim_matches('"');
+    kubectl.ok(&["cordon", node]);
+    kubectl.ok(&["delete", "pod", &first]);
+    let second = wait_for("another leader", 120, || leader(&kubectl, &first));
+    wait_for("a write to the new leader", 60, || {
+        query(&second, "INSERT INTO towns VALUES ('Mons')")
+    });
+    kubectl.ok(&["uncordon", node]);
+    kubectl.wait_ready("towns", 3);
+    let names = "SELECT string_agg(name, ' ' ORDER BY name) FROM towns";
+    for pod in ["towns-0", "towns-1", "towns-2"] {
+        wait_for(&format!("the rows in {pod}"), 60, || {
+            match query(pod, names) {
+                Ok(rows) if rows == "Ghent Mons" => Ok(()),
+                other => Err(other),
+            }
+        });
+    }
+    // The Service has no selector: its address leads to the leader.
+    let client = "PGPASSWORD=change-me psql -h towns -U postgres -Atc 'SELECT pg_is_in_recovery()'";
+    wait_for("the leader behind the Service", 60, || {
+        match exec(&kubectl, &first, &["sh", "-c", client]) {
+            Ok(answer) if answer == "f" => Ok(()),
+            other => Err(other),
+        }
+    });
+}
+
+/// Each member reads its peers from the Endpoints of the headless Service.
+#[test]
+fn rabbitmq_finds_its_peers() {
+    let (_registry, instance) = with_registry_of(&[("library/rabbitmq", "3", &rabbitmq())]);
+    let kubectl = instance.kubectl();
+    kubectl.apply(include_str!("rabbitmq.yaml"));
+    kubectl.wait_ready("rabbit", 3);
+    let status = [
+        "/usr/lib/rabbitmq/bin/rabbitmqctl",
+        "--formatter",
+        "json",
+        "cluster_status",
+    ];
+    wait_for("three running members", 60, || {
+        let status = exec(&kubectl, "rabbit-2", &status)?;
+        let parsed: Result<Value, _> = serde_json::from_str(&status);
+        let running = parsed.map(|status| status["running_nodes"].as_array().map(Vec::len));
+        match running {
+            Ok(Some(3)) => Ok(()),
+            _ => Err(status),
+        }
+    });
+    // Each member reports itself with an event.
+    wait_for("the event of a member", 60, || {
+        let events = kubectl.ok(&["get", "events", "-o", "jsonpath={.items[*].message}"]);
+        if events.contains("rabbit@rabbit-2.rabbit.default.svc.cluster.local is registered") {
+            Ok(())
+        } else {
+            Err(events)
+        }
+    });
+}
+
+/// Service discovery by nodes, pods, Services, Endpoints, EndpointSlices and Ingresses.
+#[test]
+fn a_scraper_discovers_every_role() {
+    let image = victoria_metrics();
+    let (_registry, instance) = with_registry_of(&[("library/victoria-metrics", "1", &image)]);
+    let kubectl = instance.kubectl();
+    kubectl.apply(include_str!("scraper.yaml"));
+    kubectl.wait_ready("scraper", 1);
+    let expected = "apiserver cadvisor endpoints endpointslice ingress node pod service".split(' ');
+    let expected: Vec<&str> = expected.collect();
+    let read = [
+        "wget",
+        "-q",
+        "-O",
+        "-",
+        "http://127.0.0.1:8428/api/v1/targets",
+    ];
+    wait_for("a scraped target of each role", 120, || {
+        let text = exec(&kubectl, "scraper-0", &read)?;
+        let targets: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        let targets = targets["data"]["activeTargets"].as_array();
+        let healthy = targets
+            .into_iter()
+            .flatten()
+            .filter(|one| one["health"] == "up");
+        let jobs: Vec<&str> = healthy
+            .filter_map(|one| one["labels"]["job"].as_str())
+            .collect();
+        match expected.iter().all(|job| jobs.contains(job)) {
+            true => Ok(()),
+            false => Err(text),
+        }
+    });
+}
