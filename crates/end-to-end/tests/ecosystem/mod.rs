@@ -1,10 +1,11 @@
 //! Operators, scrapers and clusters that other projects wrote for Kubernetes, as `docs/ecosystem.md` lists them.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use end_to_end::applications::{busybox, patroni, rabbitmq, victoria_metrics};
-use end_to_end::{Instance, Kubectl, tool, wait_for, with_registry_of};
+use end_to_end::{Instance, Kubectl, Registry, tool, wait_for, with_registry_of};
 use serde_json::Value;
 
 fn file(name: &str) -> PathBuf {
@@ -174,8 +175,13 @@ fn rabbitmq_finds_its_peers() {
 /// Service discovery by nodes, pods, Services, Endpoints, EndpointSlices and Ingresses.
 #[test]
 fn a_scraper_discovers_every_role() {
-    let image = victoria_metrics();
-    let (_registry, instance) = with_registry_of(&[("library/victoria-metrics", "1", &image)]);
+    let registry = Registry::start();
+    registry.push("library/victoria-metrics", "1", &victoria_metrics());
+    let mirrors = registry.mirrors(&["docker.io"]);
+    // The scraper reads the port of the kubelet's API from the Node; other tests use the usual port.
+    let instance = Instance::start_prepared(&["--kubelet-port=0"], |data| {
+        fs::write(data.join("registries.yaml"), mirrors).expect("write");
+    });
     let kubectl = instance.kubectl();
     kubectl.apply(include_str!("scraper.yaml"));
     kubectl.wait_ready("scraper", 1);
