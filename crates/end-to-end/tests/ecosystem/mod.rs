@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use end_to_end::applications::{busybox, patroni, rabbitmq, victoria_metrics};
+use end_to_end::applications::{busybox, victoria_metrics};
 use end_to_end::{Instance, Kubectl, Registry, tool, wait_for, with_registry_of};
 use serde_json::Value;
 
@@ -80,96 +80,6 @@ fn exec(kubectl: &Kubectl, pod: &str, command: &[&str]) -> Result<String, String
     let output = kubectl.run(&[&["exec", pod, "--"], command].concat());
     let printed = output.success().map(|text| text.trim_end().to_owned());
     printed.map_err(|output| output.stderr)
-}
-
-/// The pod that Patroni labels as the leader, unless it is `former`.
-fn leader(kubectl: &Kubectl, former: &str) -> Result<String, String> {
-    let selector = "cluster-name=towns,role in (master,primary)";
-    let names = "jsonpath={.items[*].metadata.name}";
-    let output = kubectl.ok(&["get", "pods", "-l", selector, "-o", names]);
-    let mut names = output.split_whitespace();
-    let name = names.find(|name| *name != former);
-    name.map(str::to_owned).ok_or_else(|| output.clone())
-}
-
-/// Patroni keeps its leader in Endpoints, of which mainstay makes the EndpointSlices of the Service.
-#[test]
-fn patroni_replaces_a_lost_leader() {
-    let (_registry, instance) = with_registry_of(&[("library/patroni", "3", &patroni())]);
-    let kubectl = instance.kubectl();
-    kubectl.apply(include_str!("patroni.yaml"));
-    kubectl.wait_ready("towns", 3);
-    let query = |pod: &str, sql: &str| {
-        let client = ["psql", "-h", "/tmp", "-U", "postgres", "-Atc", sql];
-        exec(&kubectl, pod, &client)
-    };
-    let first = wait_for("a leader", 60, || leader(&kubectl, ""));
-    let created = query(&first, "CREATE TABLE towns (name text)");
-    assert_eq!(created.as_deref(), Ok("CREATE TABLE"));
-    let added = query(&first, "INSERT INTO towns VALUES ('Ghent')");
-    assert_eq!(added.as_deref(), Ok("INSERT 0 1"));
-
-    // The leader cannot return before another member leads.
-    let node = kubectl.pod(&first)["spec"]["nodeName"].to_string();
-    let node = node.trim_matches('"');
-    kubectl.ok(&["cordon", node]);
-    kubectl.ok(&["delete", "pod", &first]);
-    let second = wait_for("another leader", 120, || leader(&kubectl, &first));
-    wait_for("a write to the new leader", 60, || {
-        query(&second, "INSERT INTO towns VALUES ('Mons')")
-    });
-    kubectl.ok(&["uncordon", node]);
-    kubectl.wait_ready("towns", 3);
-    let names = "SELECT string_agg(name, ' ' ORDER BY name) FROM towns";
-    for pod in ["towns-0", "towns-1", "towns-2"] {
-        wait_for(&format!("the rows in {pod}"), 60, || {
-            match query(pod, names) {
-                Ok(rows) if rows == "Ghent Mons" => Ok(()),
-                other => Err(other),
-            }
-        });
-    }
-    // The Service has no selector: its address leads to the leader.
-    let client = "PGPASSWORD=change-me psql -h towns -U postgres -Atc 'SELECT pg_is_in_recovery()'";
-    wait_for("the leader behind the Service", 60, || {
-        match exec(&kubectl, &first, &["sh", "-c", client]) {
-            Ok(answer) if answer == "f" => Ok(()),
-            other => Err(other),
-        }
-    });
-}
-
-/// Each member reads its peers from the Endpoints of the headless Service.
-#[test]
-fn rabbitmq_finds_its_peers() {
-    let (_registry, instance) = with_registry_of(&[("library/rabbitmq", "3", &rabbitmq())]);
-    let kubectl = instance.kubectl();
-    kubectl.apply(include_str!("rabbitmq.yaml"));
-    kubectl.wait_ready("rabbit", 3);
-    let status = [
-        "/usr/lib/rabbitmq/bin/rabbitmqctl",
-        "--formatter",
-        "json",
-        "cluster_status",
-    ];
-    wait_for("three running members", 60, || {
-        let status = exec(&kubectl, "rabbit-2", &status)?;
-        let parsed: Result<Value, _> = serde_json::from_str(&status);
-        let running = parsed.map(|status| status["running_nodes"].as_array().map(Vec::len));
-        match running {
-            Ok(Some(3)) => Ok(()),
-            _ => Err(status),
-        }
-    });
-    // Each member reports itself with an event.
-    wait_for("the event of a member", 60, || {
-        let events = kubectl.ok(&["get", "events", "-o", "jsonpath={.items[*].message}"]);
-        if events.contains("rabbit@rabbit-2.rabbit.default.svc.cluster.local is registered") {
-            Ok(())
-        } else {
-            Err(events)
-        }
-    });
 }
 
 /// Service discovery by nodes, pods, Services, Endpoints, EndpointSlices and Ingresses.
