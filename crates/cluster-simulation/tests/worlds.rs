@@ -136,7 +136,7 @@ fn instances_that_outlive_the_lease_of_a_fenced_node_are_detected() {
 
 #[test]
 fn a_deadline_that_counts_from_the_response_is_detected() {
-    check_mutation("answered-lease", 255);
+    check_mutation("answered-lease", 10);
 }
 
 #[test]
