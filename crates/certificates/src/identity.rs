@@ -1,10 +1,10 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use rcgen::KeyPair;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject as _};
+
+use crate::pem;
 
 /// A certificate and the private key that it belongs to.
 #[derive(Clone, PartialEq, Eq)]
@@ -56,16 +56,7 @@ impl Identity {
             return self.key_pem.clone();
         };
         cov_mark::hit!(findings_2_k4);
-        let text = STANDARD.encode(der);
-        let mut pem = "-----BEGIN EC PRIVATE KEY-----\n".to_owned();
-        let mut rest = text.as_str();
-        while !rest.is_empty() {
-            let (line, after) = rest.split_at(rest.len().min(PEM_LINE));
-            pem.push_str(line);
-            pem.push('\n');
-            rest = after;
-        }
-        pem + "-----END EC PRIVATE KEY-----\n"
+        pem::encode("EC PRIVATE KEY", &der)
     }
 
     /// The end of validity; `None` if the certificate cannot be parsed.
@@ -96,9 +87,6 @@ const SEC1_MIDDLE: &[u8] = b"\xa0\x0a\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\xa
 /// Bytes of the private number and of the uncompressed public point.
 const NUMBER_BYTES: usize = 32;
 const POINT_BYTES: usize = 65;
-
-/// Characters in a line of PEM.
-const PEM_LINE: usize = 64;
 
 /// The key in SEC1; `None` if the key is not of P-256 or lacks its public point.
 fn sec1_of_pkcs8(pkcs8: &[u8]) -> Option<Vec<u8>> {
@@ -135,10 +123,10 @@ mod tests {
             .self_signed(&key)
             .unwrap();
         let identity = Identity::new(&certificate, &key);
-        let pem = identity.sec1_key_pem();
-        let der = PrivateKeyDer::from_pem_slice(pem.as_bytes()).unwrap();
-        assert!(matches!(der, PrivateKeyDer::Sec1(_)), "{pem}");
-        assert!(pem.lines().all(|line| line.len() <= PEM_LINE), "{pem}");
+        let text = identity.sec1_key_pem();
+        let der = PrivateKeyDer::from_pem_slice(text.as_bytes()).unwrap();
+        assert!(matches!(der, PrivateKeyDer::Sec1(_)), "{text}");
+        assert!(text.lines().all(|line| line.len() <= pem::LINE), "{text}");
         let public = |der: &PrivateKeyDer<'_>| {
             let key = any_ecdsa_type(der).unwrap();
             key.public_key().unwrap().to_vec()

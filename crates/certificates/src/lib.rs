@@ -11,6 +11,7 @@ mod identity;
 mod inspect;
 mod joining;
 mod names;
+mod pem;
 mod shared;
 mod signing;
 mod subject;

@@ -1,9 +1,6 @@
 //! A key of service account tokens: RSA for RS256, or P-256 for ES256.
 
-use base64::{
-    Engine as _,
-    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
-};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use json_tree::{Value, json};
 use rand::rngs::SysRng;
 use ring::{
@@ -18,7 +15,7 @@ use ring::{
 use rsa::pkcs8::{EncodePrivateKey as _, LineEnding};
 use rustls::pki_types::PrivateKeyDer;
 
-use crate::CertificateError;
+use crate::{CertificateError, pem};
 
 /// The size of new keys, as in kubeadm.
 const RSA_BITS: usize = 2048;
@@ -114,13 +111,7 @@ impl TokenKey {
 
     /// The public key in PEM.
     pub fn public_pem(&self) -> String {
-        let text = STANDARD.encode(self.pair.public_der());
-        let lines = text.as_bytes().chunks(64).map(String::from_utf8_lossy);
-        let lines: Vec<_> = lines.collect();
-        format!(
-            "-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n",
-            lines.join("\n")
-        )
+        pem::encode("PUBLIC KEY", &self.pair.public_der())
     }
 
     /// The public key as a JSON Web Key (RFC 7518).

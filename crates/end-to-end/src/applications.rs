@@ -345,50 +345,6 @@ pub fn cassandra() -> Image {
     recipe.image()
 }
 
-/// Patroni with PostgreSQL.
-///
-/// # Panics
-///
-/// The packages are missing.
-pub fn patroni() -> Image {
-    let settings = Settings {
-        cmd: &["patroni"],
-        ..Settings::default()
-    };
-    let recipe = Recipe {
-        name: "patroni",
-        packages: "patroni",
-        users: &[("postgres", 999)],
-        links: &[
-            ("usr/bin/psql", "/usr/lib/postgresql/15/bin/psql"),
-            ("usr/bin/python3", "python3.11"),
-        ],
-        settings,
-        ..Recipe::default()
-    };
-    recipe.image()
-}
-
-/// RabbitMQ with its plugins.
-///
-/// # Panics
-///
-/// The packages are missing.
-pub fn rabbitmq() -> Image {
-    let settings = Settings {
-        cmd: &["/usr/lib/rabbitmq/bin/rabbitmq-server"],
-        ..Settings::default()
-    };
-    let recipe = Recipe {
-        name: "rabbitmq",
-        packages: "rabbitmq",
-        users: &[("rabbitmq", 999)],
-        settings,
-        ..Recipe::default()
-    };
-    recipe.image()
-}
-
 /// VictoriaMetrics, a scraper with a database.
 ///
 /// # Panics

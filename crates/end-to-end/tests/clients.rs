@@ -11,14 +11,14 @@ fn tour(name: &str) -> PathBuf {
     tours.join(name)
 }
 
-/// Runs the tour until it exits, with its output in that of the test.
+/// Runs a program until it exits, with its output in that of the test.
 #[track_caller]
-fn run_client(command: &mut Command) {
+pub fn run_client(command: &mut Command) {
     let output = command
         .env_remove("KUBECONFIG")
         .stdin(Stdio::null())
         .output()
-        .expect("start the tour");
+        .expect("start the program");
     let printed = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{printed}\n{errors}");

@@ -1,5 +1,7 @@
 //! A custom resource like that of an operator for databases: 1.3 KB, with or without validation rules.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result, bail};
 use json_tree::{Value, json};
 use kube::Client;
@@ -10,7 +12,7 @@ pub const KIND: &str = "Database";
 pub const PLURAL: &str = "databases";
 const VERSION: &str = "v1";
 /// The time until the server serves a new definition.
-const ESTABLISHED: std::time::Duration = std::time::Duration::from_secs(30);
+const ESTABLISHED: Duration = Duration::from_secs(30);
 
 /// The group of the definition, of which each run has its own.
 fn group(namespace: &str) -> String {
@@ -31,17 +33,17 @@ pub async fn define(client: &Client, namespace: &str, rules: bool) -> Result<()>
         "/apis/{}/namespaces/{namespace}/{PLURAL}",
         api_version(namespace)
     );
-    let deadline = tokio::time::Instant::now() + ESTABLISHED;
+    let deadline = Instant::now() + ESTABLISHED;
     loop {
         match Call::get(list.clone()).send(client).await {
             Ok(_) => return Ok(()),
             Err(error) if !is_not_found(&error) => {
                 return Err(error.context("list the custom resources"));
             }
-            Err(_) if tokio::time::Instant::now() > deadline => {
+            Err(_) if Instant::now() > deadline => {
                 bail!("the definition was not established in {ESTABLISHED:?}")
             }
-            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Connections with HTTP/2, which many requests share.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result, bail};
 use http::Request;
 use http_body_util::Empty;
@@ -9,7 +11,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use kube::Config;
 use kube::client::ConfigExt;
 use rustls::pki_types::ServerName;
-use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 

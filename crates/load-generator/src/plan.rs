@@ -124,8 +124,8 @@ const HANDS: u32 = 16;
 /// # Errors
 /// A mistake in the command line.
 pub fn plan(arguments: &Arguments) -> Result<LoadPlan, Error> {
+    let pods = !arguments.config_maps && !arguments.custom_resources;
     let chosen = if arguments.only.is_empty() {
-        let pods = !arguments.config_maps && !arguments.custom_resources;
         let weighs = !arguments.server_pid.is_empty() && pods;
         let possible = |measure: &Measure| weighs || *measure != Measure::Memory;
         Measure::ALL.into_iter().filter(possible).collect()
@@ -136,7 +136,7 @@ pub fn plan(arguments: &Arguments) -> Result<LoadPlan, Error> {
     if memory && arguments.server_pid.is_empty() {
         return Err(mistake("memory is that of a process: add --server-pid PID"));
     }
-    if memory && (arguments.config_maps || arguments.custom_resources) {
+    if memory && !pods {
         return Err(mistake(
             "memory is measured for pods: leave out --config-maps and --custom-resources",
         ));

@@ -89,9 +89,7 @@ const IMAGES: &[(&str, &[&str])] = &[
         "cassandra",
         &["openjdk-17-jre-headless", "bash", "busybox-static"],
     ),
-    ("patroni", &["patroni", "postgresql-15", "busybox-static"]),
     ("postgres", &["postgresql-15", "busybox-static"]),
-    ("rabbitmq", &["rabbitmq-server", "busybox-static"]),
     ("victoria-metrics", &["victoria-metrics", "busybox-static"]),
     (
         "zookeeper",
@@ -259,13 +257,18 @@ fn install_cassandra(tools: &Path) -> Result<()> {
     fs::remove_dir_all(&scratch).context("clear the scratch directory")
 }
 
+/// Makes a directory, in place of the remains of an earlier attempt.
+fn empty_directory(path: PathBuf) -> Result<PathBuf> {
+    if path.exists() {
+        fs::remove_dir_all(&path).context("clear an earlier attempt")?;
+    }
+    fs::create_dir_all(&path).context("make a scratch directory")?;
+    Ok(path)
+}
+
 /// Unpacks an npm package, without its dependencies, into a new directory.
 fn unpack_npm(tools: &Path, package: &str, directory: &str) -> Result<PathBuf> {
-    let scratch = tools.join(directory);
-    if scratch.exists() {
-        fs::remove_dir_all(&scratch).context("clear an earlier attempt")?;
-    }
-    fs::create_dir_all(&scratch).context("make a scratch directory")?;
+    let scratch = empty_directory(tools.join(directory))?;
     let mut pack = Command::new("npm");
     quiet(
         pack.args(["pack", "--silent", package])
@@ -319,11 +322,7 @@ fn install_ansible_collection(tools: &Path) -> Result<()> {
     if stamp.is_file() {
         return Ok(());
     }
-    let scratch = tools.join("ansible-package");
-    if scratch.exists() {
-        fs::remove_dir_all(&scratch).context("clear an earlier attempt")?;
-    }
-    fs::create_dir_all(&scratch).context("make a scratch directory")?;
+    let scratch = empty_directory(tools.join("ansible-package"))?;
     let mut download = Command::new(tools.join("python/bin/pip"));
     download
         .args(["download", "--quiet", "--disable-pip-version-check"])
@@ -405,10 +404,7 @@ fn install_etcd(directory: &Path, suite: &str, packages: &[&str]) -> Result<()> 
     if directory.is_dir() {
         return Ok(());
     }
-    let scratch = directory.with_extension("package");
-    if scratch.exists() {
-        fs::remove_dir_all(&scratch).context("clear an earlier attempt")?;
-    }
+    let scratch = empty_directory(directory.with_extension("package"))?;
     for part in ["lists/partial", "cache/archives/partial", "unpacked"] {
         fs::create_dir_all(scratch.join(part)).with_context(|| format!("make {part}"))?;
     }

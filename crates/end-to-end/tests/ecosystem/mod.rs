@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use end_to_end::applications::{busybox, victoria_metrics};
 use end_to_end::{Instance, Kubectl, Registry, tool, wait_for, with_registry_of};
 use serde_json::Value;
+
+use crate::clients::run_client;
 
 fn file(name: &str) -> PathBuf {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ecosystem");
@@ -17,25 +19,12 @@ fn python(program: &str) -> Command {
     Command::new(tool("python").join("bin").join(program))
 }
 
-/// Runs a program of Python until it exits, with its output in that of the test.
-#[track_caller]
-fn run(command: &mut Command) {
-    let output = command
-        .env_remove("KUBECONFIG")
-        .stdin(Stdio::null())
-        .output()
-        .expect("start the program");
-    let printed = String::from_utf8_lossy(&output.stdout);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{printed}\n{errors}");
-}
-
 /// An operator with finalizers, status, events and owned objects, which pauses for an operator of a higher priority.
 #[test]
 fn operators_with_kopf_follow_their_peering() {
     let instance = Instance::start(&[]);
     let kubeconfig = instance.data().join("kubeconfig");
-    run(python("python").arg(file("operators.py")).arg(kubeconfig));
+    run_client(python("python").arg(file("operators.py")).arg(kubeconfig));
 }
 
 /// findings-2 K3.
@@ -43,7 +32,7 @@ fn operators_with_kopf_follow_their_peering() {
 fn kr8s_forwards_without_a_subprotocol() {
     let instance = Instance::start(&[]);
     let kubeconfig = instance.data().join("kubeconfig");
-    run(python("python").arg(file("forward.py")).arg(kubeconfig));
+    run_client(python("python").arg(file("forward.py")).arg(kubeconfig));
 }
 
 /// The collection `kubernetes.core`; findings-2 K1: a copied file is complete.
@@ -72,7 +61,7 @@ fn a_playbook_with_the_collection_of_ansible() {
                 .flat_map(|variable| ["--extra-vars", variable]),
         )
         .arg(file("garden.yml"));
-    run(&mut playbook);
+    run_client(&mut playbook);
 }
 
 /// The output of a command in a container, or its error.

@@ -194,14 +194,9 @@ where
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
-        match batch.poll_write_out(context) {
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
-            Poll::Ready(Ok(())) => {
-                this.has_waited = false;
-                Poll::Pending
-            }
-            Poll::Pending => Poll::Pending,
-        }
+        ready!(batch.poll_write_out(context))?;
+        this.has_waited = false;
+        Poll::Pending
     }
 }
 
