@@ -71,39 +71,39 @@ pub fn example(name: &str) -> PathBuf {
 /// # Panics
 /// The binary has not been built.
 pub fn binary() -> PathBuf {
-    built("mainstay", "cargo build --release")
+    built(target().join("release/mainstay"), "cargo build --release")
 }
 
-/// The load generator of the tests' build, which is in the parent of this program's directory.
+/// The load generator of the tests' build.
 ///
 /// # Panics
-///
 /// The load generator has not been built.
 pub fn load_generator() -> PathBuf {
-    let this = std::env::current_exe().expect("the path of this program");
-    let path = this
-        .ancestors()
-        .nth(2)
-        .expect("a program of tests lies in a directory of the build")
-        .join("mainstay-bench");
-    let command = "cargo build --package load-generator";
-    assert!(path.is_file(), "{} is missing: {command}", path.display());
-    path
+    let path = build_directory().join("mainstay-bench");
+    built(path, "cargo build --package load-generator")
 }
 
-/// The release binary of the CSI driver of the tests.
+/// The CSI driver of the tests, with the profile of this program.
 ///
 /// # Panics
-/// The binary has not been built.
+/// The driver has not been built.
 pub fn csi_test_driver() -> PathBuf {
+    let path = build_directory().join("csi-test-driver");
     built(
-        "csi-test-driver",
-        "cargo build --release --package csi-test-driver",
+        path,
+        "cargo build --package csi-test-driver, of a benchmark with --release",
     )
 }
 
-fn built(name: &str, command: &str) -> PathBuf {
-    let path = target().join("release").join(name);
+/// The parent of this program's directory: the directory of a build for the programs of one profile.
+fn build_directory() -> PathBuf {
+    let this = std::env::current_exe().expect("the path of this program");
+    let directory = this.ancestors().nth(2);
+    let directory = directory.expect("a program of tests lies in a directory of the build");
+    directory.to_path_buf()
+}
+
+fn built(path: PathBuf, command: &str) -> PathBuf {
     assert!(path.is_file(), "{} is missing: {command}", path.display());
     path
 }

@@ -13,16 +13,48 @@ use anyhow::{Context, Result, bail};
 /// nevertheless.
 const GO_SETTINGS: [(&str, &str); 2] = [("GOGC", "off"), ("GOMEMLIMIT", "128MiB")];
 
+/// The compiler of tests is that of clippy, which also lints what it compiles, so that the tests are not checked a second
+/// time for the lints alone. Warnings are errors. It does not optimise MIR: no released program is compiled with it
+/// (decision 084).
+const LINTING_COMPILER: [(&str, &str); 2] = [
+    ("RUSTC_WORKSPACE_WRAPPER", "clippy-driver"),
+    ("CLIPPY_ARGS", "-Dwarnings"),
+];
+
+/// The setting of cargo with which the crates of the workspace are optimised like the libraries of a debug build: a
+/// simulated world is nothing but computing.
+const OPTIMISED: (&str, &str) = ("CARGO_PROFILE_DEV_OPT_LEVEL", "1");
+
 /// Runs cargo. Fails if cargo fails.
 pub fn run(root: &Path, arguments: &[&str]) -> Result<()> {
     run_to_end(command(root), arguments)
 }
 
-/// Cargo with a low priority. It runs concurrently with tests that mostly wait, and uses the processor time that the tests
-/// leave.
-pub fn with_low_priority(root: &Path) -> Command {
+/// Runs cargo for tests. Fails if cargo fails.
+pub fn run_for_tests(root: &Path, arguments: &[&str]) -> Result<()> {
+    run_to_end(for_tests(root), arguments)
+}
+
+/// A cargo command for all tests that do not only compute.
+pub fn for_tests(root: &Path) -> Command {
+    let mut cargo = command(root);
+    cargo.envs(LINTING_COMPILER);
+    cargo
+}
+
+/// A cargo command for programs that only compute, with the checks of a debug build.
+pub fn for_computing(root: &Path) -> Command {
+    let mut cargo = command(root);
+    cargo.env(OPTIMISED.0, OPTIMISED.1);
+    cargo
+}
+
+/// A cargo command for tests that only compute, with a low priority. It runs concurrently with tests that mostly wait, and uses the
+/// processor time that the tests leave.
+pub fn for_computing_in_background(root: &Path) -> Command {
     let mut nice = Command::new("nice");
     nice.args(["-n", "10"]).arg(program());
+    nice.env(OPTIMISED.0, OPTIMISED.1);
     in_clean_environment(nice, root)
 }
 

@@ -34,7 +34,7 @@ pub fn run_with_tests(root: &Path, seconds: u64) -> Result<()> {
         "--test",
         "corpus",
     ];
-    cargo::run(root, &build)?;
+    cargo::run_for_tests(root, &build)?;
     let arguments = ["--seconds".to_owned(), seconds.to_string()];
     start(root, "debug/fuzzing", &arguments)
 }

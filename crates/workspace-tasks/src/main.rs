@@ -7,6 +7,7 @@
 mod bench;
 mod busybox;
 mod cargo;
+mod computing;
 mod deny;
 mod engines;
 mod fuzz;

@@ -7,10 +7,6 @@ use anyhow::Result;
 
 use crate::cargo;
 
-/// The setting of cargo with which the crates of the workspace are optimised like the libraries of a debug build: a
-/// world is nothing but computing.
-const OPT_LEVEL: (&str, &str) = ("CARGO_PROFILE_DEV_OPT_LEVEL", "1");
-
 /// The arguments of the simulation.
 #[derive(clap::Args)]
 pub struct Simulate {
@@ -52,7 +48,5 @@ pub fn run(root: &Path, options: &Simulate) -> Result<()> {
     ];
     let flags = [(options.trace, "--trace"), (options.twice, "--twice")];
     arguments.extend(flags.iter().filter(|(on, _)| *on).map(|(_, flag)| *flag));
-    let mut cargo = cargo::command(root);
-    cargo.env(OPT_LEVEL.0, OPT_LEVEL.1);
-    cargo::run_to_end(cargo, &arguments)
+    cargo::run_to_end(cargo::for_computing(root), &arguments)
 }

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use crate::deny::Deny;
 use crate::engines::{self, Choice};
 use crate::test_programs::TEST_PROGRAMS;
-use crate::{cargo, deny, fuzz, protocols, setup, tables, tidy};
+use crate::{cargo, computing, deny, fuzz, protocols, setup, tables, tidy};
 
 /// The time of each fuzz target in a run of all tests.
 const FUZZ_SECONDS: u64 = 1;
@@ -34,7 +34,6 @@ pub fn test(root: &Path, without_end_to_end: bool) -> Result<()> {
     step("tidy", || tidy::run(root))?;
     step("deny", || deny::run(root, &Deny::default()))?;
     if without_end_to_end {
-        step("lints", || lint(root))?;
         step("test build", || build_tests(root))?;
         step("tests", || run_plain_tests(root))?;
         step("fuzz", || fuzz::run_with_tests(root, FUZZ_SECONDS))?;
@@ -44,7 +43,10 @@ pub fn test(root: &Path, without_end_to_end: bool) -> Result<()> {
     step("setup", || setup::run(root))?;
     build(root)?;
     let inner = ["--workspace", "--exclude", "end-to-end"];
-    step("tests", || run_serially(root, &inner))?;
+    step("tests", || {
+        run_serially(root, &[&inner, without_computing().as_slice()].concat())
+    })?;
+    step("tests that compute", || run_computing_tests_plainly(root))?;
     step("fuzz", || fuzz::run_with_tests(root, FUZZ_SECONDS))?;
     step("end to end", || {
         run_serially(root, &["--package", "end-to-end"])
@@ -98,46 +100,26 @@ fn preparation(root: &Path) -> Vec<Step<'_>> {
     ]
 }
 
-/// Lints everything, builds all tests, and then the release programs.
+/// Builds all tests, and then the release program.
 fn build(root: &Path) -> Result<()> {
-    step("lints", || lint(root))?;
     step("test build", || build_tests(root))?;
-    step("release build", || build_programs(root))
+    if has_nextest(root) {
+        step("build of the tests that compute", || computing::build(root))?;
+    }
+    step("release build", || {
+        let package = ["--package", "mainstay"];
+        cargo::run(root, &[&["build", "--release"], &package[..]].concat())
+    })
 }
 
-/// Warnings of clippy are errors.
-fn lint(root: &Path) -> Result<()> {
-    let lint = [
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--",
-        "--deny",
-        "warnings",
-    ];
-    cargo::run(root, &lint)
-}
-
-/// Builds all tests and the benchmarks, with the checks of a debug build.
+/// Lints and builds all tests, the benchmarks and the programs that tests start, with the checks of a debug build.
 fn build_tests(root: &Path) -> Result<()> {
     let build = ["test", "--workspace", "--all-targets", "--no-run"];
-    cargo::run(root, &build)
+    cargo::run_for_tests(root, &build)?;
+    // All packages are selected, because the selection determines the features of libraries.
+    let driver = ["build", "--workspace", "--bin", "csi-test-driver"];
+    cargo::run_for_tests(root, &driver)
 }
-
-/// Builds the release programs that the end-to-end tests start. Each is built alone, because cargo unites the
-/// features that all selected packages need.
-fn build_programs(root: &Path) -> Result<()> {
-    for package in RELEASE_PROGRAMS {
-        cargo::run(
-            root,
-            &["build", "--release", "--bins", "--package", package],
-        )?;
-    }
-    Ok(())
-}
-
-/// The packages whose release programs the end-to-end tests start.
-const RELEASE_PROGRAMS: [&str; 2] = ["mainstay", "csi-test-driver"];
 
 /// Crates whose integration tests, like those of `end-to-end`, need root, the kernel's network and
 /// mounts, or installed tools.
@@ -159,22 +141,17 @@ fn threads(per_processor: usize) -> String {
     format!("--test-threads={}", per_processor * processors)
 }
 
-/// Nextest's expression for the tests that only compute: those of the group of this name in `.config/nextest.toml`.
-const COMPUTING: &str = "package(cluster-simulation) or package(model-check)";
-
 /// All built tests, run concurrently, because most tests mostly wait. Tests that only compute have a low
 /// priority; the fuzz targets follow them. All packages are selected, because the selection determines the
 /// features of libraries: each library is built once.
 fn all_tests(root: &Path) -> Vec<Step<'_>> {
     let mut steps = vec![
         Step::new("tests", || {
-            let filter = format!("{} and not ({COMPUTING})", remaining_tests());
+            let filter = remaining_tests();
             run_with_nextest(root, &["--workspace", &threads(8), "--filterset", &filter])
         }),
         Step::new("tests that compute", || {
-            let filter = ["--workspace", "--filterset", COMPUTING];
-            let nextest = cargo::with_low_priority(root);
-            cargo::run_to_end(nextest, &[NEXTEST, &filter].concat())?;
+            computing::run_in_background(root)?;
             step("fuzz", || fuzz::run_with_tests(root, FUZZ_SECONDS))
         }),
         Step::new("end to end on etcd", || {
@@ -190,7 +167,7 @@ fn all_tests(root: &Path) -> Vec<Step<'_>> {
 
 /// Runs end-to-end tests with servers on etcd; `threads` applies if nextest is installed.
 fn run_on_etcd(root: &Path, choice: Choice, threads: &str) -> Result<()> {
-    let mut command = cargo::command(root);
+    let mut command = cargo::for_tests(root);
     if has_nextest(root) {
         // The whole workspace, as in the run of all tests, because the selection determines the features of
         // libraries.
@@ -211,6 +188,7 @@ fn run_plain_tests(root: &Path) -> Result<()> {
         // The whole workspace, as in the run of all tests, because the selection determines the features of
         // libraries.
         run_with_nextest(root, &["--workspace", "--filterset", &plain_tests()])?;
+        computing::run_in_background(root)?;
         let is_plain = |(package, _): &&(&str, &str)| !KERNEL.contains(package);
         for (_, test) in TEST_PROGRAMS.iter().filter(is_plain) {
             run_test_program(root, test)?;
@@ -219,12 +197,32 @@ fn run_plain_tests(root: &Path) -> Result<()> {
     }
     let mut selection = vec!["--workspace", "--exclude", "end-to-end"];
     selection.extend(KERNEL.iter().flat_map(|package| ["--exclude", package]));
+    selection.extend(without_computing());
     run_serially(root, &selection)?;
+    run_computing_tests_plainly(root)?;
     let units: Vec<&str> = KERNEL
         .iter()
         .flat_map(|package| ["--package", package])
         .collect();
-    cargo::run(root, &[&["test", "--lib"], units.as_slice()].concat())
+    cargo::run_for_tests(root, &[&["test", "--lib"], units.as_slice()].concat())
+}
+
+/// Cargo's options that leave out the packages whose tests only compute.
+fn without_computing() -> Vec<&'static str> {
+    let packages = computing::PACKAGES.iter();
+    packages
+        .flat_map(|package| ["--exclude", package])
+        .collect()
+}
+
+/// Runs the tests that only compute with cargo's test runner.
+fn run_computing_tests_plainly(root: &Path) -> Result<()> {
+    let packages = computing::PACKAGES.iter();
+    let packages: Vec<&str> = packages
+        .flat_map(|package| ["--package", package])
+        .collect();
+    let test = [&["test", "--no-fail-fast"], packages.as_slice()].concat();
+    cargo::run_to_end(cargo::for_computing(root), &test)
 }
 
 /// Nextest's expression for the tests that need neither root nor installed tools: of the crates of [`KERNEL`] only the
@@ -243,7 +241,7 @@ fn plain_tests() -> String {
 
 /// Runs a test with its own harness.
 fn run_test_program(root: &Path, test: &str) -> Result<()> {
-    let command = cargo::command(root);
+    let command = cargo::for_tests(root);
     let arguments = ["test", "--workspace", "--test", test];
     cargo::run_to_end_with_last_lines(command, &arguments)
 }
@@ -253,24 +251,26 @@ const NEXTEST: &[&str] = &["nextest", "run", "--no-fail-fast"];
 
 /// Runs the selected tests with nextest, which does not support tests with their own harness.
 fn run_with_nextest(root: &Path, selection: &[&str]) -> Result<()> {
-    cargo::run(root, &[NEXTEST, selection].concat())
+    cargo::run_for_tests(root, &[NEXTEST, selection].concat())
 }
 
 /// Runs the selected tests, including those with their own harness, with cargo's test runner.
 fn run_serially(root: &Path, selection: &[&str]) -> Result<()> {
     let test = ["test", "--no-fail-fast"];
     let serial = ["--", "--test-threads=1"];
-    cargo::run(root, &[&test, selection, &serial].concat())
+    cargo::run_for_tests(root, &[&test, selection, &serial].concat())
 }
 
-/// Nextest's expression for all tests except those with their own harness, and the test of the order of the
-/// checkout, which was a previous step.
+/// Nextest's expression for all tests except those that only compute, those with their own harness, and the test of the
+/// order of the checkout, which was a previous step.
 fn remaining_tests() -> String {
     let names = TEST_PROGRAMS
         .iter()
         .map(|(_, test)| format!("not binary(={test})"));
     let checkout = "not test(=tidy::tests::this_checkout_is_tidy)".to_owned();
-    names.chain([checkout]).collect::<Vec<_>>().join(" and ")
+    let computing = format!("not ({})", computing::FILTER);
+    let excluded = names.chain([checkout, computing]);
+    excluded.collect::<Vec<_>>().join(" and ")
 }
 
 fn has_nextest(root: &Path) -> bool {
@@ -287,16 +287,4 @@ fn step(name: &str, body: impl FnOnce() -> Result<()>) -> Result<()> {
     let verdict = if result.is_ok() { "passed" } else { "failed" };
     println!("xtask: {name} {verdict} in {:.0?}", started.elapsed());
     result
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_tests_that_compute_are_a_group() {
-        let groups = include_str!("../../../.config/nextest.toml");
-        let group = format!("filter = '{COMPUTING}'\ntest-group = 'computing'");
-        assert!(groups.contains(&group), "{groups}");
-    }
 }

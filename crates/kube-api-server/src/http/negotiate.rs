@@ -180,28 +180,64 @@ pub(crate) fn wants_managed_fields(headers: &HeaderMap) -> bool {
     !clauses(header.unwrap_or_default()).any(omits)
 }
 
-/// The content type of a request, without parameters; JSON if the header is absent.
+/// The content type of a request, without parameters; JSON if the header is absent. With malformed parameters it is the
+/// whole header, which is no supported type.
 pub(crate) fn content_type(headers: &HeaderMap) -> String {
     let header = headers
         .get(http::header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
-    let media = header
-        .unwrap_or_default()
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim();
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let (media, parameters) = header.split_once(';').unwrap_or((header, ""));
+    let media = media.trim();
     if media.is_empty() {
         crate::http::reply::JSON.to_owned()
-    } else {
+    } else if are_parameters(parameters) {
         media.to_ascii_lowercase()
+    } else {
+        header.to_owned()
     }
+}
+
+/// Whether the text is a list of parameters `name=value`, in which the last may be empty (RFC 9110, section 5.6.6). The contents of a
+/// quoted value are not checked.
+fn are_parameters(text: &str) -> bool {
+    let is_parameter = |parameter: &str| {
+        let pair = parameter.trim().split_once('=');
+        pair.is_some_and(|(name, value)| !name.is_empty() && !value.is_empty())
+    };
+    let text = text.trim_end().trim_end_matches(';');
+    text.is_empty() || text.contains('"') || text.split(';').all(is_parameter)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use http::HeaderValue;
+
+    /// findings-2 E14
+    #[test]
+    fn a_content_type_with_malformed_parameters_is_not_supported() {
+        let of = |text: &'static str| {
+            let header = (http::header::CONTENT_TYPE, HeaderValue::from_static(text));
+            content_type(&HeaderMap::from_iter([header]))
+        };
+        for text in [
+            "application/json",
+            "Application/JSON; charset=utf-8",
+            "application/json;charset=\"utf-8\";q=1",
+            "application/json;",
+        ] {
+            assert_eq!(of(text), "application/json", "{text}");
+        }
+        for text in [
+            "application/json;=",
+            "application/json;charset",
+            "a;b=c;;d=e",
+        ] {
+            assert_eq!(of(text), text);
+        }
+        assert_eq!(content_type(&HeaderMap::new()), "application/json");
+    }
 
     #[test]
     fn the_first_form_that_exists_is_chosen() {

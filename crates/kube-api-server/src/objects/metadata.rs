@@ -222,6 +222,11 @@ pub(crate) fn prepare_update(
         );
         return Err(resource.conflict(name, &why));
     }
+    let errors = changes_of_deletion(object, old);
+    if !errors.is_empty() {
+        let info = resource.info();
+        return Err(Status::invalid(info.group, info.kind, name, &errors));
+    }
     let metadata = of(object);
     set_namespace(resource, text(old, "namespace"), metadata)?;
     metadata.insert("name".to_owned(), json!(name));
@@ -238,6 +243,23 @@ pub(crate) fn prepare_update(
     }
     metadata.remove("resourceVersion");
     Ok(())
+}
+
+/// The errors for fields of a deletion that a client sets: only a DELETE request sets them. A client may leave out the stored
+/// values, and a stored time of the deletion replaces another (upstream's `BeforeUpdate`).
+fn changes_of_deletion(object: &Value, old: &Value) -> Vec<FieldError> {
+    let (new, old) = (&object["metadata"], &old["metadata"]);
+    let is_changed = |field: &str| match field {
+        "deletionTimestamp" => old[field].is_null() && !new[field].is_null(),
+        _ => !new[field].is_null() && new[field] != old[field],
+    };
+    let fields = ["deletionTimestamp", "deletionGracePeriodSeconds"].into_iter();
+    let path = |field| FieldPath::root("metadata").child(field);
+    let error = |field| FieldError::invalid(&path(field), new[field].clone(), "field is immutable");
+    fields
+        .filter(|field| is_changed(field))
+        .map(error)
+        .collect()
 }
 
 /// Restores all fields except the metadata. A part that did not change is not copied.

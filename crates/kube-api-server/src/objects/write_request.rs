@@ -137,6 +137,9 @@ pub(crate) fn accept(
 ) -> Result<(Value, Vec<String>), Status> {
     let info = resource.info();
     let mut object = decoded.value;
+    if resource.is_custom() {
+        check_type_is_set(&object, &info)?;
+    }
     set_type(&mut object, &info)?;
     let mut warnings = Vec::new();
     if validation != Validation::Ignore {
@@ -202,16 +205,33 @@ pub(crate) fn cannot_be_handled(info: &KindInfo<'_>, why: impl Display) -> Statu
     ))
 }
 
+/// Checks that a custom object has `apiVersion` and `kind`, which the server sets only for its own kinds (upstream's decoder
+/// of unstructured objects).
+fn check_type_is_set(object: &Value, info: &KindInfo<'_>) -> Result<(), Status> {
+    let is_empty = |field: &str| object[field].as_str().is_none_or(str::is_empty);
+    if is_empty("kind") {
+        let text = "Object 'Kind' is missing in 'object has no kind field '";
+        return Err(Status::bad_request(text));
+    }
+    if is_empty("apiVersion") {
+        return Err(other_version("", &info.api_version()));
+    }
+    Ok(())
+}
+
+fn other_version(actual: &str, expected: &str) -> Status {
+    Status::bad_request(format!(
+        "the API version in the data ({actual}) does not match the expected API version ({expected})"
+    ))
+}
+
 /// Checks `apiVersion` and `kind` against the kind at the path; sets them if they are missing.
 fn set_type(object: &mut Value, info: &KindInfo<'_>) -> Result<(), Status> {
     let api_version = info.api_version();
     let actual = |field: &str| object[field].as_str().unwrap_or_default().to_owned();
     let (actual_version, actual_kind) = (actual("apiVersion"), actual("kind"));
     if !actual_version.is_empty() && actual_version != api_version {
-        return Err(Status::bad_request(format!(
-            "the API version in the data ({actual_version}) does not match the expected API \
-             version ({api_version})"
-        )));
+        return Err(other_version(&actual_version, &api_version));
     }
     if !actual_kind.is_empty() && actual_kind != info.kind {
         return Err(Status::bad_request(format!(

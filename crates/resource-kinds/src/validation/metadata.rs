@@ -134,15 +134,23 @@ fn owner_references(list: &Field<'_, '_>) -> Vec<FieldError> {
             if at.is_empty() {
                 let detail = match field {
                     "apiVersion" => "version must not be empty",
-                    "kind" => "must not be empty",
-                    "name" => "must not be empty",
                     _ => "must not be empty",
                 };
                 errors.push(FieldError::invalid(&at.path(), at.text(), detail));
             }
         }
+        let (version, kind) = (owner.get("apiVersion"), owner.get("kind"));
+        // Events are deleted by age, and their owned objects would go with them.
+        if version.text() == "v1" && kind.text() == "Event" {
+            let detail = "/v1, Kind=Event is disallowed from being an owner";
+            errors.push(FieldError::invalid(
+                &list.path(),
+                owner.value.clone(),
+                detail,
+            ));
+        }
         if owner.get("controller").is_true() {
-            controllers.push(owner.get("name").text().to_owned());
+            controllers.push(format!("{}/{}", kind.text(), owner.get("name").text()));
         }
     }
     if let [first, second, ..] = controllers.as_slice() {

@@ -76,7 +76,10 @@ const NEWEST: i64 = -1;
 
 impl Page {
     /// Reads `limit`, `continue`, `resourceVersion` and `resourceVersionMatch`.
+    ///
+    /// *Errors.* 400 for an invalid parameter, also for `timeoutSeconds`, which has no effect.
     pub(crate) fn parse(query: &Query, newest: Revision) -> Result<Self, Status> {
+        query.number("timeoutSeconds")?;
         let limit = query.number("limit")?.filter(|limit| *limit > 0);
         let limit = limit.and_then(|limit| usize::try_from(limit).ok());
         let version = query.get("resourceVersion");

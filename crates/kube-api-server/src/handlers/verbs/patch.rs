@@ -16,6 +16,7 @@ use crate::http::call::Call;
 use crate::http::decode::{Decoded, json, unsupported};
 use crate::http::negotiate::content_type;
 use crate::http::reply::Reply;
+use crate::objects::metadata;
 use crate::objects::write_request::ObjectPart;
 use crate::objects::write_request::{
     EditedFields, Validation, WriteOptions, WriteRequest, accept, complaints,
@@ -53,7 +54,7 @@ impl<'b> Patch<'b> {
             JSON_PATCH => Form::Json,
             MERGE_PATCH => Form::Merge,
             STRATEGIC => Form::Strategic,
-            other => return Err(unsupported(other, &FORMS)),
+            _ => return Err(unsupported(&FORMS)),
         };
         let Decoded { value, duplicates } = json(bytes)
             .map_err(|text| Status::bad_request(format!("error decoding patch: {text}")))?;
@@ -104,7 +105,7 @@ impl<'b> Patch<'b> {
                     Some(object_type) => {
                         strategic_merge_patch(old.clone(), self.next_value()?, object_type)
                     }
-                    None => return Err(unsupported(STRATEGIC, &[JSON_PATCH, MERGE_PATCH])),
+                    None => return Err(unsupported(&[JSON_PATCH, MERGE_PATCH])),
                 }
             }
         };
@@ -205,6 +206,7 @@ pub(crate) async fn respond(
         let patched = patch.apply(schema, &info, old)?;
         let warnings = patch.check(resource, &patched, options.validation)?;
         call.warnings.add(warnings);
+        metadata::must_name(&patched, &call.info.name)?;
         let accepted = accept(resource, patched.into(), Validation::Ignore);
         let (object, _) = accepted.map_err(|status| patch.unfit(status))?;
         writer.check_escalation(call, resource, &object, Some(old))?;

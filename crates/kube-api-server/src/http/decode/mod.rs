@@ -42,11 +42,12 @@ pub(crate) fn body(headers: &HeaderMap, bytes: &[u8], expected: &str) -> Result<
         "application/json" | "text/json" => json(bytes),
         "application/yaml" | "text/yaml" | "application/x-yaml" => yaml(bytes),
         PROTOBUF => protobuf::read(bytes),
-        other => {
-            return Err(unsupported(
-                other,
-                &["application/json", "application/yaml", PROTOBUF],
-            ));
+        _ => {
+            return Err(unsupported(&[
+                "application/json",
+                "application/yaml",
+                PROTOBUF,
+            ]));
         }
     };
     let decoded = decoded.map_err(|text| {
@@ -84,10 +85,9 @@ pub(crate) fn typed(kind: &str, value: Value) -> Result<Value, Status> {
 }
 
 /// 415 with the list of supported types.
-pub(crate) fn unsupported(actual: &str, accepted: &[&str]) -> Status {
+pub(crate) fn unsupported(accepted: &[&str]) -> Status {
     let text = format!(
-        "the body of the request was in an unknown format - accepted media types include: {} \
-         (got {actual})",
+        "the body of the request was in an unknown format - accepted media types include: {}",
         accepted.join(", ")
     );
     Status::new(StatusReason::UnsupportedMediaType, text)
