@@ -46,6 +46,7 @@ mod linearizability;
 mod machine_pages;
 mod mariadb;
 mod memory;
+mod migrate;
 mod names;
 mod network_policies;
 mod network_storage;

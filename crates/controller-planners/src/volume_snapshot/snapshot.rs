@@ -8,8 +8,8 @@ use object_model::{IncompleteMetadata, Quantity, Uid};
 use resource_kinds::MetadataIdentity;
 use resource_kinds::snapshot::{
     BEING_DELETED, BOUND_PROTECTION, CONTENT_PROTECTION, ContentSource, ContentSpec, DEFAULT_CLASS,
-    SOURCE_PROTECTION, SnapshotError, SnapshotStatus, VolumeSnapshot, VolumeSnapshotClass,
-    VolumeSnapshotContent,
+    SOURCE_PROTECTION, SnapshotApiVersion, SnapshotError, SnapshotStatus, VolumeSnapshot,
+    VolumeSnapshotClass, VolumeSnapshotContent,
 };
 use resource_kinds::storage::Driver;
 use thiserror::Error;
@@ -323,6 +323,7 @@ fn content(
     let metadata = &snapshot.metadata;
     let spec = volume.spec.as_ref();
     VolumeSnapshotContent {
+        api_version: SnapshotApiVersion,
         metadata: ObjectMeta {
             name: Some(content_name(uid)),
             finalizers: Some(vec![CONTENT_PROTECTION.to_owned()]),

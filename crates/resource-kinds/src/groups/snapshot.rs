@@ -7,9 +7,28 @@ use json_tree::Value;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use serde::{Deserialize, Serialize};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub const GROUP: &str = "snapshot.storage.k8s.io";
+const API_VERSION: &str = "snapshot.storage.k8s.io/v1";
+
+/// `apiVersion` of the three kinds. A written custom object must contain it, as `kind`; the server adds them only to objects of its
+/// own kinds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotApiVersion;
+
+impl Serialize for SnapshotApiVersion {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(API_VERSION)
+    }
+}
+
+impl<'de> Deserialize<'de> for SnapshotApiVersion {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        IgnoredAny::deserialize(deserializer).map(|_| Self)
+    }
+}
 
 /// The CustomResourceDefinitions of the kinds.
 const DEFINITIONS: &str = include_str!("../../data/snapshot-definitions.json");
@@ -34,7 +53,10 @@ pub fn definitions() -> Vec<Value> {
 
 /// A VolumeSnapshot: a request for a snapshot of a claim, or an imported snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "kind")]
 pub struct VolumeSnapshot {
+    #[serde(default)]
+    pub api_version: SnapshotApiVersion,
     #[serde(default)]
     pub metadata: ObjectMeta,
     #[serde(default)]
@@ -90,7 +112,10 @@ pub struct SnapshotError {
 
 /// A VolumeSnapshotContent: a snapshot in the storage.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "kind")]
 pub struct VolumeSnapshotContent {
+    #[serde(default)]
+    pub api_version: SnapshotApiVersion,
     #[serde(default)]
     pub metadata: ObjectMeta,
     #[serde(default)]
@@ -147,8 +172,10 @@ pub struct ContentStatus {
 
 /// A VolumeSnapshotClass: the driver and its deletion policy.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", tag = "kind")]
 pub struct VolumeSnapshotClass {
+    #[serde(default)]
+    pub api_version: SnapshotApiVersion,
     #[serde(default)]
     pub metadata: ObjectMeta,
     #[serde(default)]
@@ -162,7 +189,7 @@ pub struct VolumeSnapshotClass {
 macro_rules! kind {
     ($type:ty, $kind:literal, $plural:literal, $scope:ty) => {
         impl k8s_openapi::Resource for $type {
-            const API_VERSION: &'static str = "snapshot.storage.k8s.io/v1";
+            const API_VERSION: &'static str = API_VERSION;
             const GROUP: &'static str = GROUP;
             const KIND: &'static str = $kind;
             const VERSION: &'static str = "v1";
@@ -219,5 +246,29 @@ mod tests {
             "VolumeSnapshotContent",
         ];
         assert_eq!(names, expected);
+    }
+
+    /// findings-2 E14: a custom object without them is refused.
+    #[test]
+    fn written_objects_have_their_kind_and_version() {
+        let typed = |object: Value| {
+            let text = |field: &str| object[field].as_str().unwrap_or_default().to_owned();
+            (text("apiVersion"), text("kind"))
+        };
+        let version = "snapshot.storage.k8s.io/v1".to_owned();
+        let class = json_tree::to_value(VolumeSnapshotClass::default()).unwrap();
+        assert_eq!(
+            typed(class.clone()),
+            (version.clone(), "VolumeSnapshotClass".to_owned())
+        );
+        let content = json_tree::to_value(VolumeSnapshotContent::default()).unwrap();
+        assert_eq!(
+            typed(content),
+            (version.clone(), "VolumeSnapshotContent".to_owned())
+        );
+        let snapshot = json_tree::to_value(VolumeSnapshot::default()).unwrap();
+        assert_eq!(typed(snapshot), (version, "VolumeSnapshot".to_owned()));
+        let read: VolumeSnapshotClass = json_tree::from_value(class).unwrap();
+        assert_eq!(read, VolumeSnapshotClass::default());
     }
 }

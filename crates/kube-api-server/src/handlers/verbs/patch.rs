@@ -42,6 +42,8 @@ pub(crate) struct Patch<'b> {
     /// `None` after the patch was merged into an object.
     value: Option<Value>,
     duplicates: Vec<String>,
+    /// The unknown and duplicate members of the operations of a JSON patch, as texts.
+    operation_problems: Vec<String>,
     bytes: &'b [u8],
 }
 
@@ -63,10 +65,15 @@ impl<'b> Patch<'b> {
                 "error decoding patch: the patch is not an object",
             ));
         }
+        let (duplicates, operation_problems) = match form {
+            Form::Json => (Vec::new(), operation_problems(&value, &duplicates)),
+            Form::Merge | Form::Strategic => (duplicates, Vec::new()),
+        };
         Ok(Self {
             form,
             value: Some(value),
             duplicates,
+            operation_problems,
             bytes,
         })
     }
@@ -172,7 +179,8 @@ impl<'b> Patch<'b> {
         if validation == Validation::Ignore {
             return Ok(Vec::new());
         }
-        let problems = complaints(resource, patched, &self.duplicates);
+        let mut problems = self.operation_problems.clone();
+        problems.extend(complaints(resource, patched, &self.duplicates));
         if validation == Validation::Warn || problems.is_empty() {
             return Ok(problems);
         }
@@ -183,6 +191,23 @@ impl<'b> Patch<'b> {
 }
 
 /// Whether a patch is a server-side apply.
+/// The unknown members of the operations of a JSON patch (RFC 6902, section 4), and the paths of its duplicate members, as upstream's
+/// strict decoder names them.
+fn operation_problems(patch: &Value, duplicates: &[String]) -> Vec<String> {
+    let operations = patch.as_array().into_iter().flatten().enumerate();
+    let members = operations.flat_map(|(index, operation)| {
+        let members = operation.as_object().into_iter().flat_map(|map| map.keys());
+        members.map(move |member| (index, member))
+    });
+    let unknown = members
+        .filter(|(_, member)| !["op", "path", "from", "value"].contains(&member.as_str()))
+        .map(|(index, member)| format!("json patch unknown field \"[{index}].{member}\""));
+    let duplicate = duplicates
+        .iter()
+        .map(|path| format!("json patch duplicate field {path:?}"));
+    unknown.chain(duplicate).collect()
+}
+
 pub(crate) fn is_apply(call: &Call) -> bool {
     content_type(&call.parts.headers) == APPLY
 }
@@ -218,4 +243,25 @@ pub(crate) async fn respond(
     };
     let written = update(writer, &request, part, &mut change).await?;
     output::written(call, resource, &written, StatusCode::OK)
+}
+
+#[cfg(test)]
+mod tests {
+    use json_tree::json;
+
+    use super::*;
+
+    /// findings-2 E14
+    #[test]
+    fn unknown_and_duplicate_members_of_operations_are_named() {
+        let patch = json!([{"op": "add", "path": "/a", "value": {"foo": 1}, "foo": "bar"},
+            {"op": "remove", "path": "/b"}]);
+        let problems = operation_problems(&patch, &["[1].path".to_owned()]);
+        let expected = [
+            r#"json patch unknown field "[0].foo""#,
+            r#"json patch duplicate field "[1].path""#,
+        ];
+        assert_eq!(problems, expected);
+        assert_eq!(operation_problems(&json!({}), &[]), [""; 0]);
+    }
 }
