@@ -3,10 +3,19 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::background::BackgroundProgram;
+
+/// The time after which a program is killed and the test fails with its output. It is longer than each `--timeout` in the
+/// tests, and shorter than the time after which a test is ended without a message.
+const RUN_MAX: Duration = Duration::from_secs(700);
 
 /// Runs `kubectl` with one kubeconfig.
 #[derive(Clone, Debug)]
@@ -258,13 +267,23 @@ fn finish_with_input(mut command: Command, input: &str) -> Output {
     finish(command.spawn(), Some(input))
 }
 
+#[track_caller]
 pub(crate) fn finish(child: std::io::Result<Child>, input: Option<&str>) -> Output {
     let mut child = child.expect("start kubectl");
+    let pid = child.id();
     if let (Some(input), Some(mut pipe)) = (input, child.stdin.take()) {
         // A client that fails early closes the pipe; its own message has the reason.
         drop(pipe.write_all(input.as_bytes()));
     }
-    let output = child.wait_with_output().expect("wait for kubectl");
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || sender.send(child.wait_with_output()));
+    let output = receiver.recv_timeout(RUN_MAX).unwrap_or_else(|_| {
+        kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL).ok();
+        // A child of the program may have its output open.
+        let output = receiver.recv_timeout(Duration::from_secs(10));
+        panic!("the program did not end within {RUN_MAX:?}: {output:?}");
+    });
+    let output = output.expect("wait for kubectl");
     Output {
         code: output.status.code().unwrap_or(-1),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

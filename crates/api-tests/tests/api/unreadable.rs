@@ -116,7 +116,8 @@ async fn an_unreadable_object_is_named_and_can_be_deleted_on_purpose() {
         (
             POIS,
             "pois.example.org",
-            json!({"metadata": {"name": "a", "finalizers": ["a/b"]}, "spec": {}}),
+            json!({"apiVersion": "example.org/v1", "kind": "Poi",
+                "metadata": {"name": "a", "finalizers": ["a/b"]}, "spec": {}}),
         ),
     ] {
         let key = format!(

@@ -102,7 +102,8 @@ async fn any_kind_with_a_scale_can_be_a_target() {
 
     let kind = ApiResource::new("example.com", "v1", "Farm", "farms");
     let farms: Api<DynamicObject> = Api::namespaced_with(cluster.client.clone(), "default", &kind);
-    let farm = json!({"metadata": {"name": "east"}, "spec": {"size": 1}});
+    let farm = json!({"apiVersion": "example.com/v1", "kind": "Farm", "metadata": {"name": "east"},
+        "spec": {"size": 1}});
     let farm: DynamicObject = json_tree::from_value(farm).unwrap();
     let mut created = farms.create(&params, &farm).await;
     for _ in 0..12_000 {
@@ -169,7 +170,8 @@ async fn an_external_metric_scales_its_target() {
     let kind = ApiResource::new("external.metrics.k8s.io", "v1beta1", "Queue", "queues");
     let queues: Api<DynamicObject> = Api::namespaced_with(cluster.client.clone(), "default", &kind);
     for (name, of, value) in [("a", "web", "12"), ("b", "web", "12"), ("c", "other", "99")] {
-        let queue = json!({"metadata": {"name": name, "labels": {"of": of}}, "value": value});
+        let queue = json!({"apiVersion": "external.metrics.k8s.io/v1beta1", "kind": "Queue",
+            "metadata": {"name": name, "labels": {"of": of}}, "value": value});
         let queue: DynamicObject = json_tree::from_value(queue).unwrap();
         let mut created = queues.create(&params, &queue).await;
         for _ in 0..12_000 {

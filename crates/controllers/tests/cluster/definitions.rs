@@ -138,7 +138,8 @@ async fn a_kind_outside_of_the_preferred_version_is_collected() {
     define_in(&cluster, "rafts", "Raft", "v1beta1").await;
     wait_for_conditions(&api, "rafts.example.org", ACCEPTED).await;
     let owner = boat(&cluster, "a").await;
-    let raft = json!({"metadata": {"name": "r", "ownerReferences": [{
+    let raft = json!({"apiVersion": "example.org/v1beta1", "kind": "Raft",
+        "metadata": {"name": "r", "ownerReferences": [{
         "apiVersion": "example.org/v1", "kind": "Boat", "name": "a", "uid": owner.uid()}]}});
     let kind = ApiResource::new("example.org", "v1beta1", "Raft", "rafts");
     let rafts: Api<DynamicObject> = Api::default_namespaced_with(cluster.client.clone(), &kind);
