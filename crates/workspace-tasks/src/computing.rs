@@ -1,5 +1,5 @@
-//! The tests that only compute: simulated worlds and models. They are built with optimisation, because they then need a tenth
-//! of the processor time, and their crates take less time to compile than that.
+//! The tests that only compute: simulated worlds and models. They are built with optimisation, because they then need a fifth
+//! of the processor time, and the longest test a ninth.
 
 use std::fs;
 use std::path::Path;

@@ -14,7 +14,7 @@ const VERSION: &str = "0.20.2";
 const SOON: [(&str, &str); 3] = [
     ("CARGO_PROFILE_RELEASE_LTO", "off"),
     ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16"),
-    ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1"),
+    ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0"),
 ];
 
 /// The checks that need no network. Those of `advisories` need a database that cargo-deny clones with git.
