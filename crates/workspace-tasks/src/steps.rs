@@ -107,8 +107,7 @@ fn build(root: &Path) -> Result<()> {
         step("build of the tests that compute", || computing::build(root))?;
     }
     step("release build", || {
-        let package = ["--package", "mainstay"];
-        cargo::run(root, &[&["build", "--release"], &package[..]].concat())
+        cargo::run(root, &["build", "--release", "--package", "mainstay"])
     })
 }
 

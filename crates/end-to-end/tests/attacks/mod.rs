@@ -28,9 +28,8 @@ use serde_json::{Value, json};
 use tenant::{Connection, Server, Tenant};
 use tokio::runtime::Runtime;
 
-/// Maximum growth of the memory during an attack, compared with the idle server. An idle machine measures half of it or less; on
-/// a busy machine, more responses are built at once.
-const GROWTH_MIB_MAX: u64 = 500;
+/// Maximum growth of the memory during an attack, compared with the idle server.
+const GROWTH_MIB_MAX: u64 = 300;
 
 /// Maximum number of concurrent requests of a connection.
 const STREAMS: usize = 100;
