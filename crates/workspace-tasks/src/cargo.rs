@@ -21,6 +21,9 @@ const LINTING_COMPILER: [(&str, &str); 2] = [
     ("CLIPPY_ARGS", "-Dwarnings"),
 ];
 
+/// The first words of each nextest command.
+pub const NEXTEST: &[&str] = &["nextest", "run", "--no-fail-fast"];
+
 /// The setting of cargo with which the crates of the workspace are optimised like the libraries of a debug build: a
 /// simulated world is nothing but computing.
 const OPTIMISED: (&str, &str) = ("CARGO_PROFILE_DEV_OPT_LEVEL", "1");

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, Result};
 
@@ -19,9 +20,7 @@ pub const PACKAGES: [&str; 2] = ["cluster-simulation", "model-check"];
 /// # Errors
 /// The directories of the tests cannot be read, or cargo fails.
 pub fn build(root: &Path) -> Result<()> {
-    let selection = selection(root)?;
-    let build = ["test", "--no-run"].map(str::to_owned);
-    run(cargo::for_computing(root), build, selection)
+    run(cargo::for_computing(root), &["test", "--no-run"], root)
 }
 
 /// Runs the tests with nextest and a low priority.
@@ -29,20 +28,14 @@ pub fn build(root: &Path) -> Result<()> {
 /// # Errors
 /// The directories of the tests cannot be read, or a test fails.
 pub fn run_in_background(root: &Path) -> Result<()> {
-    let mut selection = selection(root)?;
-    selection.extend(["--filterset", FILTER].map(str::to_owned));
-    let nextest = ["nextest", "run", "--no-fail-fast"].map(str::to_owned);
-    run(cargo::for_computing_in_background(root), nextest, selection)
+    let nextest = [cargo::NEXTEST, &["--filterset", FILTER]].concat();
+    run(cargo::for_computing_in_background(root), &nextest, root)
 }
 
-fn run<const N: usize>(
-    cargo: std::process::Command,
-    verb: [String; N],
-    selection: Vec<String>,
-) -> Result<()> {
-    let arguments: Vec<String> = verb.into_iter().chain(selection).collect();
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    cargo::run_to_end(cargo, &arguments)
+fn run(cargo: Command, words: &[&str], root: &Path) -> Result<()> {
+    let selection = selection(root)?;
+    let selection: Vec<&str> = selection.iter().map(String::as_str).collect();
+    cargo::run_to_end(cargo, &[words, &selection].concat())
 }
 
 /// Cargo's options for the tests. All packages are selected, because the selection determines the features of libraries:

@@ -170,7 +170,7 @@ fn run_on_etcd(root: &Path, choice: Choice, threads: &str) -> Result<()> {
     if has_nextest(root) {
         // The whole workspace, as in the run of all tests, because the selection determines the features of
         // libraries.
-        command.args(NEXTEST);
+        command.args(cargo::NEXTEST);
         command.args(["--workspace", threads, "--filterset", &choice.filter()]);
     } else {
         command.args(["test", "--no-fail-fast"]);
@@ -245,12 +245,9 @@ fn run_test_program(root: &Path, test: &str) -> Result<()> {
     cargo::run_to_end_with_last_lines(command, &arguments)
 }
 
-/// The first words of each nextest command.
-const NEXTEST: &[&str] = &["nextest", "run", "--no-fail-fast"];
-
 /// Runs the selected tests with nextest, which does not support tests with their own harness.
 fn run_with_nextest(root: &Path, selection: &[&str]) -> Result<()> {
-    cargo::run_for_tests(root, &[NEXTEST, selection].concat())
+    cargo::run_for_tests(root, &[cargo::NEXTEST, selection].concat())
 }
 
 /// Runs the selected tests, including those with their own harness, with cargo's test runner.
