@@ -14,8 +14,6 @@ use end_to_end::lan::{Lan, Role};
 use end_to_end::samples::{Sample, sized};
 use end_to_end::{Api, Kubectl, process, text};
 use http::Method;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
@@ -140,9 +138,7 @@ impl Losses {
         let node = &mut machines.nodes[number - 1];
         let died = Instant::now();
         node.kill();
-        for shim in process::shims(Path::new(&node.data())) {
-            kill(Pid::from_raw(shim), Signal::SIGKILL).expect("kill a shim");
-        }
+        process::kill_shims(Path::new(&node.data()));
         let (fenced, _) = first_match(&leases, LIMIT, |_, lease| {
             lease["metadata"]["name"] == name && lease.pointer(FENCED).is_some()
         });

@@ -16,8 +16,6 @@ use end_to_end::lan::{Lan, Role};
 use end_to_end::samples::{Sample, sized};
 use end_to_end::{Api, Kubectl, process, text, wait_for};
 use http::Method;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 const CLAIM: &str = "/api/v1/namespaces/default/persistentvolumeclaims/data-db-0";
@@ -348,9 +346,7 @@ impl Failovers {
         let node = &mut machines.nodes[number - 1];
         let (died, died_at) = (Instant::now(), now());
         node.kill();
-        for shim in process::shims(Path::new(&node.data())) {
-            kill(Pid::from_raw(shim), Signal::SIGKILL).expect("kill a shim");
-        }
+        process::kill_shims(Path::new(&node.data()));
         let (fenced, _) = first_match(&leases, LIMIT, |_, lease| {
             lease["metadata"]["name"] == name && lease.pointer(FENCED).is_some()
         });

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -118,4 +119,19 @@ pub fn shims(data: &Path) -> Vec<i32> {
         .collect();
     pids.sort_unstable();
     pids
+}
+
+/// Kills the shims of the server on that data directory, as if its machine were lost.
+///
+/// # Panics
+/// The processes cannot be listed, or a signal is refused.
+#[track_caller]
+pub fn kill_shims(data: &Path) {
+    for shim in shims(data) {
+        match kill(Pid::from_raw(shim), Signal::SIGKILL) {
+            // A shim may exit after it was listed.
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(error) => panic!("kill the shim {shim}: {error}"),
+        }
+    }
 }

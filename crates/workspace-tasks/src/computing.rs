@@ -1,5 +1,5 @@
-//! The tests that only compute: simulated worlds and models. They are built with optimisation, because they then need a fifth
-//! of the processor time, and the longest test a ninth.
+//! The tests that only compute: simulated worlds, models and the laws of decisions. They are built with optimisation, because
+//! they then need a fifth of the processor time, and the longest test a ninth.
 
 use std::fs;
 use std::path::Path;
@@ -10,10 +10,10 @@ use anyhow::{Context, Result};
 use crate::cargo;
 
 /// Nextest's expression for these tests: those of the group `computing` in `.config/nextest.toml`.
-pub const FILTER: &str = "(package(cluster-simulation) or package(model-check)) and kind(test)";
+pub const FILTER: &str = "(package(cluster-simulation) or package(controller-planners) or package(model-check)) and kind(test)";
 
 /// The packages with these tests.
-pub const PACKAGES: [&str; 2] = ["cluster-simulation", "model-check"];
+pub const PACKAGES: [&str; 3] = ["cluster-simulation", "controller-planners", "model-check"];
 
 /// Builds the tests.
 ///
@@ -23,13 +23,13 @@ pub fn build(root: &Path) -> Result<()> {
     run(cargo::for_computing(root), &["test", "--no-run"], root)
 }
 
-/// Runs the tests with nextest and a low priority.
+/// Runs the tests with nextest.
 ///
 /// # Errors
 /// The directories of the tests cannot be read, or a test fails.
-pub fn run_in_background(root: &Path) -> Result<()> {
+pub fn run_with_nextest(root: &Path) -> Result<()> {
     let nextest = [cargo::NEXTEST, &["--filterset", FILTER]].concat();
-    run(cargo::for_computing_in_background(root), &nextest, root)
+    run(cargo::for_computing(root), &nextest, root)
 }
 
 fn run(cargo: Command, words: &[&str], root: &Path) -> Result<()> {

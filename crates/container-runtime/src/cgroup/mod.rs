@@ -6,8 +6,10 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use host_kernel::mount_table::{self, MountPoint};
@@ -153,17 +155,33 @@ pub(crate) fn probe(parent: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Creates the group of a pod and its parents. The group contains only child groups with limits.
+/// Creates the group of a pod and its parents. The group contains only child groups with limits. The group of all pods, which
+/// is its parent, gets its weight with each pod: it may be new.
 pub(crate) fn create(group: &str, resources: &Resources) -> io::Result<()> {
     let hierarchies = Hierarchies::mounted()?;
     match hierarchies {
         Hierarchies::Unified(root) => delegation::make_parent(root, group)?,
         Hierarchies::Split { .. } => make_split(hierarchies, group)?,
     }
-    for (path, value) in limits(hierarchies, group, resources, Holder::Pod) {
+    let of_all_pods = Path::new(group).parent().and_then(Path::to_str);
+    let of_all_pods = of_all_pods
+        .into_iter()
+        .flat_map(|parent| limits(hierarchies, parent, &of_all_processors(), Holder::AllPods));
+    let of_pod = limits(hierarchies, group, resources, Holder::Pod);
+    for (path, value) in of_all_pods.chain(of_pod) {
         write(&path, &value)?;
     }
     write_known(huge_pages(hierarchies, group, resources))
+}
+
+/// The weight of the group of all pods: that of one process for each processor, as of kubelet's group of all pods. With the
+/// default, the weight of one process, all pods together would get less than a container requests on a busy machine.
+fn of_all_processors() -> Resources {
+    let processors = available_parallelism().map_or(1, NonZero::get);
+    Resources {
+        cpu_shares: u64::try_from(processors).ok().map(|n| n * 1024),
+        ..Resources::default()
+    }
 }
 
 /// Creates a group that contains processes.
@@ -213,6 +231,7 @@ fn huge_pages(
 /// The owner of the limits: the weights of pods and of containers are computed differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Holder {
+    AllPods,
     Pod,
     Container,
 }
@@ -277,12 +296,12 @@ fn or_max(limit: i64) -> String {
 
 /// The weight of version 2 (1 to 10000) for shares of version 1 (2 to 262144). For a pod, the result is
 /// proportional, as in kubelet. For a container, the default 1024 becomes the default 100, as in runc from
-/// 1.3.2 on.
+/// 1.3.2 on; also for all pods, whose group competes with groups that have the default.
 fn weight(shares: u64, holder: Holder) -> u64 {
     let shares = shares.clamp(2, 262_144);
     match holder {
         Holder::Pod => 1 + (shares - 2) * 9999 / 262_142,
-        Holder::Container => {
+        Holder::AllPods | Holder::Container => {
             let magnitude = (shares as f64).log2();
             let exponent = (magnitude * magnitude + 125.0 * magnitude) / 612.0 - 7.0 / 34.0;
             (10f64.powf(exponent).ceil() as u64).clamp(1, 10_000)
@@ -569,5 +588,6 @@ mod tests {
         let of = |holder| [2, 102, 512, 1024, 262_144].map(|shares| weight(shares, holder));
         assert_eq!(of(Holder::Pod), [1, 4, 20, 39, 10_000]);
         assert_eq!(of(Holder::Container), [1, 17, 59, 100, 10_000]);
+        assert_eq!(of(Holder::AllPods), of(Holder::Container));
     }
 }

@@ -303,6 +303,22 @@ async fn the_environment_is_as_given() {
     harness.end().await;
 }
 
+/// As kubelet's group of all pods: the weight of a process for each processor, and not that of one process.
+#[tokio::test]
+async fn the_weight_of_all_pods_is_that_of_all_processors() {
+    let harness = Harness::new("weight");
+    let sandbox = harness.runtime.create_sandbox(sandbox_spec("p1")).await;
+    let sandbox = sandbox.unwrap();
+    let (parent, _) = sandbox.cgroup().rsplit_once('/').unwrap();
+    let processors = std::thread::available_parallelism().unwrap().get();
+    let weight = cgroup_file(parent, &["cpu.shares", "cpu.weight"]);
+    let weight: usize = weight.parse().unwrap();
+    let is_version_1 = weight == processors * 1024;
+    let is_version_2 = weight > 100 && weight < 200 * processors;
+    assert!(is_version_1 || is_version_2, "{weight} for {processors}");
+    sandbox.destroy().await.unwrap();
+}
+
 #[tokio::test]
 async fn limits_are_set_and_can_be_changed() {
     let harness = Harness::new("limits");

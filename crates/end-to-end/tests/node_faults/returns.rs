@@ -30,9 +30,7 @@ fn with_claim(name: &str) -> String {
 /// All processes of the machine are killed at once.
 fn lose(node: &mut Role) {
     node.kill();
-    for shim in process::shims(Path::new(&node.data())) {
-        kill(Pid::from_raw(shim), Signal::SIGKILL).expect("kill a shim");
-    }
+    process::kill_shims(Path::new(&node.data()));
 }
 
 /// A set that may fail over, and a set that cannot because of its volume: its pod waits, and has its files again when

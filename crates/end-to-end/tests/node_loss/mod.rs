@@ -24,8 +24,7 @@ use end_to_end::cluster::is_ready;
 use end_to_end::image::Image;
 use end_to_end::lan::{Lan, Role};
 use end_to_end::{Kubectl, Registry, example, process, text, wait_for, wait_for_or_report, words};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 /// Maximum wait for the application, in seconds of an idle machine: shorter than the time after which the test runner
@@ -165,9 +164,7 @@ impl Cluster {
         match loss {
             Loss::Killed => {
                 self.nodes[number].kill();
-                for shim in process::shims(Path::new(&self.nodes[number].data())) {
-                    kill(Pid::from_raw(shim), Signal::SIGKILL).expect("kill a shim");
-                }
+                process::kill_shims(Path::new(&self.nodes[number].data()));
             }
             Loss::Frozen => self.nodes[number].signal(Signal::SIGSTOP),
             Loss::CutOff => self.lan.set_link(&self.nodes[number], "down"),
