@@ -30,6 +30,7 @@ pub mod resource_claims;
 pub mod root_ca_publisher;
 pub mod service_account_tokens;
 pub mod service_accounts;
+pub mod service_cidrs;
 pub mod stateful_set;
 pub mod token_cleaner;
 pub mod volume_binding;

@@ -40,6 +40,7 @@ mod resource_claims;
 mod root_ca_publisher;
 mod service_account_tokens;
 mod service_accounts;
+mod service_cidrs;
 mod stateful_set;
 mod token_cleaner;
 mod volume_binding;
@@ -109,6 +110,7 @@ fn all(context: &Context) -> Vec<NamedController> {
         controller("load-balancer", load_balancer::run(context.clone())),
         controller("root-ca-publisher", root_ca_publisher::run(context.clone())),
         controller("service-accounts", service_accounts::run(context.clone())),
+        controller("service-cidrs", service_cidrs::run(context.clone())),
         controller("node-lifecycle", node_lifecycle::run(context.clone())),
         controller("node-reachability", node_reach::run(context.clone())),
         controller("ordinal-services", ordinal_services::run(context.clone())),

@@ -75,6 +75,8 @@ fn each_ordinal_and_a_load_balancer_are_reached_from_outside() {
         );
     }
 
+    a_service_of_a_further_range(&kubectl);
+
     // The type LoadBalancer: no node port is needed, the Service has its own port.
     kubectl.apply(FRONT);
     let printed = wait_for_text(&node, 30, || {
@@ -140,4 +142,43 @@ fn health_checks_of_load_balancers(kubectl: &Kubectl, node: &str) {
         Err(_) => Ok(()),
         Ok(page) => Err(page),
     });
+}
+
+/// KEP-1880: a Service with an address of a ServiceCIDR is reached from pods; the ServiceCIDR goes after the Service.
+#[track_caller]
+fn a_service_of_a_further_range(kubectl: &Kubectl) {
+    let more = "
+apiVersion: networking.k8s.io/v1
+kind: ServiceCIDR
+metadata: {name: more}
+spec: {cidrs: [10.201.0.0/24]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: further}
+spec:
+  clusterIP: 10.201.0.7
+  selector: {app: names}
+  ports: [{port: 80}]
+";
+    kubectl.apply(more);
+    let fetch = [
+        "exec",
+        "names-0",
+        "--",
+        "wget",
+        "-q",
+        "-O",
+        "-",
+        "-T",
+        "60",
+        "http://10.201.0.7/",
+    ];
+    wait_for_text("names-", 30, || kubectl.run(&fetch).stdout);
+    kubectl.ok(&["delete", "servicecidr", "more", "--wait=false"]);
+    wait_for_text("Terminating", 30, || {
+        kubectl.ok(&["get", "servicecidr", "more", "-o", "yaml"])
+    });
+    kubectl.ok(&["delete", "service", "further"]);
+    kubectl.ok(&["wait", "--for=delete", "servicecidr/more", "--timeout=120s"]);
 }

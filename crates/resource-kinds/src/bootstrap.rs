@@ -277,6 +277,9 @@ controller service-account-tokens | delete list patch watch | secrets
 controller service-account-tokens | get | serviceaccounts
 controller service-account-tokens | create | serviceaccounts/token
 controller service-accounts | create | serviceaccounts
+controller service-cidrs | list patch watch | servicecidrs.networking.k8s.io
+controller service-cidrs | patch | servicecidrs.networking.k8s.io/status
+controller service-cidrs | list | ipaddresses.networking.k8s.io
 controller statefulset | get list watch | statefulsets.apps
 controller statefulset | patch | statefulsets.apps/status
 controller statefulset | create delete patch | controllerrevisions.apps

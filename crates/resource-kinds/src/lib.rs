@@ -57,7 +57,10 @@ pub fn all(config: &ClusterConfig) -> Vec<Arc<dyn Kind>> {
         Arc::new(core::ReplicationController),
         Arc::new(core::ResourceQuota),
         Arc::new(core::Secret),
-        Arc::new(core::Service::new(config.service_range)),
+        Arc::new(core::Service::new(
+            config.service_range,
+            config.pod_ranges.map(PodRanges::cluster),
+        )),
         Arc::new(core::ServiceAccount),
         Arc::new(admissionregistration::MutatingAdmissionPolicy),
         Arc::new(admissionregistration::PolicyBinding::Mutating),

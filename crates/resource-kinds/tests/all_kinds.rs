@@ -5,13 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use json_tree::{Map, Value, json};
 use proptest::prelude::*;
-use resource_kinds::{AllocationLookup, ClusterConfig, Kind, Scope, all};
+use resource_kinds::{AllocationLookup, ClusterConfig, Kind, Scope, ServiceRange, all};
 
 struct Nothing;
 
 impl AllocationLookup for Nothing {
     fn is_allocated(&self, _key: &str) -> bool {
         false
+    }
+
+    fn service_ranges(&self) -> Vec<ServiceRange> {
+        Vec::new()
     }
 }
 

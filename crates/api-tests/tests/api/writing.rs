@@ -366,6 +366,49 @@ async fn addresses_and_ports_are_held_by_one_service_at_a_time() {
     assert_eq!(ips.len(), 20);
 }
 
+/// KEP-1880: Services get addresses from each ready ServiceCIDR.
+#[tokio::test]
+async fn addresses_of_service_cidrs_are_allocated_while_they_are_ready() {
+    let api = Api::new().await;
+    let path = "/api/v1/namespaces/default/services";
+    let service = |name: &str, ip: &str| json!({"metadata": {"name": name}, "spec": {"clusterIP": ip, "ports": [{"port": 80}]}});
+    let refused = async |name: &str, ip: &str, why: &str| {
+        let (code, status) = api.send("POST", path, service(name, ip)).await;
+        let message = format!("failed to allocate IP {ip}: {why}");
+        assert_eq!(code, 422, "{status}");
+        assert!(
+            status["message"].as_str().unwrap().contains(&message),
+            "{status}"
+        );
+    };
+    let mismatch = "the provided network does not match the current range";
+    refused("a", "10.201.0.7", mismatch).await;
+    let ranges = "/apis/networking.k8s.io/v1/servicecidrs";
+    let finalizers = ["networking.k8s.io/service-cidr-finalizer"];
+    let more = json!({"metadata": {"name": "more", "finalizers": finalizers},
+        "spec": {"cidrs": ["10.201.0.0/24"]}});
+    api.create(ranges, more).await;
+    api.create(path, service("a", "10.201.0.7")).await;
+    refused("b", "10.201.0.7", "provided IP is already allocated").await;
+    refused("b", "10.201.0.255", mismatch).await;
+    let (code, address) = api
+        .get("/apis/networking.k8s.io/v1/ipaddresses/10.201.0.7")
+        .await;
+    assert_eq!(code, 200, "{address}");
+    let ready = |status: &str| {
+        json!({"status": {"conditions": [{"type": "Ready", "status": status, "reason": "Mine",
+            "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}})
+    };
+    let status = format!("{ranges}/more/status");
+    assert_eq!(api.patch(&status, "merge", ready("False")).await.0, 200);
+    refused("b", "10.201.0.8", mismatch).await;
+    assert_eq!(api.patch(&status, "merge", ready("True")).await.0, 200);
+    api.create(path, service("b", "10.201.0.8")).await;
+    let deleted = api.send("DELETE", &format!("{ranges}/more"), Value::Null);
+    assert_eq!(deleted.await.0, 200);
+    refused("c", "10.201.0.9", mismatch).await;
+}
+
 #[tokio::test]
 async fn yaml_and_protobuf_are_taken_too() {
     let api = Api::new().await;

@@ -4,10 +4,11 @@ use json_tree::{Value, json};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Endpoints, Event, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube_api_client::{Api, DeleteParams, Patch, PatchParams, PostParams};
 
 use crate::stateful_sets::set;
-use crate::support::{Cluster, wait_for};
+use crate::support::{Cluster, eventually, wait_for};
 
 async fn ready_node(cluster: &Cluster, name: &str, address: &str) {
     let nodes: Api<Node> = Api::all(cluster.client.clone());
@@ -117,6 +118,39 @@ async fn each_ordinal_has_its_own_port_from_outside() {
         .delete::<StatefulSet>("web", DeleteParams::background())
         .await;
     wait_for(&cluster, "", node_ports).await;
+}
+
+/// KEP-1880
+#[tokio::test]
+async fn a_service_cidr_goes_when_no_service_has_an_address_of_it() {
+    let cluster = Cluster::without_node().await;
+    let ranges: Api<ServiceCIDR> = Api::all(cluster.client.clone());
+    let range = json!({ "metadata": { "name": "more" }, "spec": { "cidrs": ["10.201.0.0/24"] } });
+    let range = json_tree::from_value(range).unwrap();
+    ranges.create(&PostParams::default(), &range).await.unwrap();
+    let condition = async || {
+        let range = ranges.get_opt("more").await.unwrap()?;
+        let conditions = range.status?.conditions?;
+        let ready = conditions.into_iter().find(|c| c.type_ == "Ready")?;
+        Some((ready.status, ready.reason))
+    };
+    let becomes = async |status: &str, reason: &str| {
+        let expected = Some((status.to_owned(), reason.to_owned()));
+        eventually(async || condition().await == expected).await;
+    };
+    becomes("True", "").await;
+    let service = json!({ "metadata": { "name": "web" }, "spec": { "clusterIP": "10.201.0.7",
+        "ports": [{ "port": 80 }] } });
+    cluster.create::<Service>(service).await;
+    ranges
+        .delete("more", &DeleteParams::default())
+        .await
+        .unwrap();
+    becomes("False", "Terminating").await;
+    cluster
+        .delete::<Service>("web", DeleteParams::default())
+        .await;
+    eventually(async || ranges.get_opt("more").await.unwrap().is_none()).await;
 }
 
 // findings C20

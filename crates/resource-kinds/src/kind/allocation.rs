@@ -3,6 +3,8 @@
 use json_tree::Value;
 use object_model::Status;
 
+use super::cluster::ServiceRange;
+
 /// An allocation of a value that is unique in the cluster: a Service address, a node port. The allocation is stored
 /// in the transaction of the object that owns it, so that two objects never have the same value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +31,9 @@ pub struct AllocationRefusal {
 pub trait AllocationLookup {
     /// Whether an object owns `key`.
     fn is_allocated(&self, key: &str) -> bool;
+
+    /// The ranges of Service addresses that the ready ServiceCIDRs name.
+    fn service_ranges(&self) -> Vec<ServiceRange>;
 }
 
 /// A kind whose objects own allocations. The default methods are those of a kind without allocations.

@@ -19,14 +19,24 @@ pub enum RangeError {
     Size(Cidr),
 }
 
-/// The range of Service addresses.
+/// A range of Service addresses: that of the cluster, which is parsed and has between 12 and 28 leading bits, or one of a
+/// ServiceCIDR, which has any size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServiceRange {
-    // Invariant: between 12 and 28 leading bits, so that sizes fit 32 bits.
     range: Cidr,
 }
 
 impl ServiceRange {
+    /// A range of a ServiceCIDR.
+    pub fn of_service_cidr(range: Cidr) -> Self {
+        Self { range }
+    }
+
+    /// Whether the two ranges have a common address.
+    pub fn overlaps(self, other: &Cidr) -> bool {
+        self.range.overlaps(other)
+    }
+
     /// The number of addresses, including network and broadcast address.
     pub fn size(self) -> u32 {
         u32::try_from(self.range.size()).unwrap_or(u32::MAX)

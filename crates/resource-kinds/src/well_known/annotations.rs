@@ -26,6 +26,8 @@ pub const PVC_PROTECTION: &str = "kubernetes.io/pvc-protection";
 pub const PV_PROTECTION: &str = "kubernetes.io/pv-protection";
 /// The finalizer that protects a VolumeAttributesClass while claims and volumes refer to it.
 pub const VAC_PROTECTION: &str = "kubernetes.io/vac-protection";
+/// The finalizer of a ServiceCIDR, which Services have addresses of.
+pub const SERVICE_CIDR_PROTECTION: &str = "networking.k8s.io/service-cidr-finalizer";
 /// The finalizer that keeps a CustomResourceDefinition until all its objects are deleted.
 pub const CUSTOM_RESOURCE_CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 /// The fields of a custom resource's stored metadata that do not have their type, and that responses do not contain.

@@ -6,7 +6,7 @@ use futures::FutureExt;
 use json_tree::Value;
 use mvcc_store::{KeyValue, Range};
 use object_model::Status;
-use resource_kinds::{AllocationLookup, ObjectReader};
+use resource_kinds::{AllocationLookup, ObjectReader, ServiceRange, networking};
 use tokio::runtime::Handle;
 
 use super::Objects;
@@ -211,5 +211,13 @@ impl AllocationLookup for SyncReads<'_> {
             ..Range::default()
         };
         !self.range(range).is_empty()
+    }
+
+    fn service_ranges(&self) -> Vec<ServiceRange> {
+        let objects = self.list("networking.k8s.io", "servicecidrs", "");
+        let ranges = objects
+            .iter()
+            .map(|object| networking::ready_ranges(object));
+        ranges.flatten().collect()
     }
 }

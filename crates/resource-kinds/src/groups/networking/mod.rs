@@ -11,4 +11,4 @@ pub use ingress_class::IngressClass;
 pub use ip_address::IPAddress;
 pub(crate) use ip_address::address_of;
 pub use network_policy::NetworkPolicy;
-pub use service_cidr::{ServiceCIDR, default_range};
+pub use service_cidr::{ServiceCIDR, default_range, ready_ranges};

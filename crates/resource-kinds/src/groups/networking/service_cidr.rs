@@ -66,11 +66,15 @@ impl Kind for ServiceCIDR {
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
-        if object["metadata"]["name"] == DEFAULT_RANGE {
+        let ranges = Field::of(object, "spec.cidrs");
+        if !ranges.items().any(|range| range.text().contains(':')) {
             return Vec::new();
         }
-        let what = "Services get their addresses from the range that the program was started with";
-        advice::not_acted_on("ServiceCIDR", what, old)
+        advice::not_acted_on(
+            "IPv6 range of a ServiceCIDR",
+            "Services get IPv4 addresses",
+            old,
+        )
     }
 }
 
@@ -88,6 +92,19 @@ impl Printer for ServiceCIDR {
             table::age(object, now),
         ]
     }
+}
+
+/// The ranges of a stored ServiceCIDR from which Services get addresses (KEP-1880): none while it is being deleted, or while its
+/// condition `Ready` is not true. A ServiceCIDR without the condition is ready.
+pub fn ready_ranges(object: &Value) -> impl Iterator<Item = ServiceRange> {
+    let conditions = Field::of(object, "status.conditions");
+    let mut conditions = conditions.items();
+    let ready = conditions.find(|condition| condition.get("type").text() == "Ready");
+    let is_ready = ready.is_none_or(|ready| ready.get("status").text() == "True");
+    let is_used = is_ready && object["metadata"]["deletionTimestamp"].is_null();
+    let ranges = object["spec"]["cidrs"].as_array().into_iter().flatten();
+    let ranges = ranges.filter(move |_| is_used).filter_map(Value::as_str);
+    ranges.filter_map(|range| range.parse().ok().map(ServiceRange::of_service_cidr))
 }
 
 /// The object for the range of Service addresses.
@@ -183,7 +200,27 @@ mod tests {
         let mut object = default_range(ServiceRange::default());
         assert_eq!(ServiceCIDR.validate_create(&object), []);
         assert_eq!(ServiceCIDR.warnings(&object, None), [""; 0]);
-        object["metadata"]["name"] = json!("more");
+        object["spec"]["cidrs"] = json!(["2001:db8::/64"]);
         assert_eq!(ServiceCIDR.warnings(&object, None).len(), 1);
+    }
+
+    #[test]
+    fn a_range_is_used_while_it_is_ready() {
+        let used = |object: &Value| -> Vec<String> {
+            ready_ranges(object)
+                .map(|range| range.to_string())
+                .collect()
+        };
+        let mut object = json!({"metadata": {"name": "more"},
+            "spec": {"cidrs": ["10.1.0.0/24", "2001:db8::/64"]}});
+        assert_eq!(used(&object), ["10.1.0.0/24"]);
+        let ready = |status: &str| json!({"conditions": [{"type": "Ready", "status": status}]});
+        object["status"] = ready("True");
+        assert_eq!(used(&object), ["10.1.0.0/24"]);
+        object["status"] = ready("False");
+        assert_eq!(used(&object), [""; 0]);
+        object["status"] = ready("True");
+        object["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        assert_eq!(used(&object), [""; 0]);
     }
 }

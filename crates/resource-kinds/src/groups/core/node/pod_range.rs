@@ -140,6 +140,7 @@ mod tests {
 
     use super::*;
     use crate::groups::core::Node;
+    use crate::kind::cluster::ServiceRange;
     use crate::kind::{Allocating, Kind};
 
     struct Held(BTreeSet<String>);
@@ -147,6 +148,10 @@ mod tests {
     impl AllocationLookup for Held {
         fn is_allocated(&self, key: &str) -> bool {
             self.0.contains(key)
+        }
+
+        fn service_ranges(&self) -> Vec<ServiceRange> {
+            Vec::new()
         }
     }
 

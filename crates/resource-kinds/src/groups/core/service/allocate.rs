@@ -1,9 +1,11 @@
 //! Addresses and node ports of Services (`statefulset.md` 10.14 and 10.15).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use json_tree::{Value, json};
+use object_model::cidr::Cidr;
+use object_model::dialling::special;
 use object_model::{FieldError, FieldPath, Status};
 
 use super::health_check;
@@ -18,6 +20,29 @@ const NODE_PORT_RANGE: &str = "provided port is not in the valid range. The rang
                                is 30000-32767";
 pub(super) const PORT_TAKEN: &str = "provided port is already allocated";
 const ADDRESS_TAKEN: &str = "provided IP is already allocated";
+const NOT_IN_RANGE: &str = "the provided network does not match the current range";
+
+/// The ranges of Service addresses.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ranges {
+    /// The range of the cluster.
+    pub cluster: ServiceRange,
+    /// The addresses of pods, which no Service gets.
+    pub pods: Option<Cidr>,
+}
+
+impl Ranges {
+    /// The ranges of ready ServiceCIDRs, without those whose packets would not reach a Service: ranges of pods, and special
+    /// ranges such as 127.0.0.0/8.
+    fn further(self, allocated: &dyn AllocationLookup) -> impl Iterator<Item = ServiceRange> {
+        let ranges = allocated.service_ranges().into_iter();
+        ranges.filter(move |range| {
+            let of_pods = self.pods.is_some_and(|pods| range.overlaps(&pods));
+            let is_special = |address| special(IpAddr::V4(address)).is_some();
+            !of_pods && !is_special(range.at(0)) && !is_special(range.at(u32::MAX))
+        })
+    }
+}
 
 /// Whether Services of this type have a cluster IP.
 pub(super) fn has_address(object: &Value) -> bool {
@@ -153,14 +178,14 @@ fn keep_ports(spec: &mut Value, old: &Value) {
 
 /// Allocates the values that the user did not set; releases the values that the new type does not have.
 pub(super) fn allocate(
-    range: ServiceRange,
+    ranges: Ranges,
     object: &mut Value,
     old: Option<&Value>,
     allocated: &dyn AllocationLookup,
 ) -> Result<(), Status> {
     let mut errors = Vec::new();
     if has_address(object) {
-        allocate_address(range, object, old, allocated, &mut errors)?;
+        allocate_address(ranges, object, old, allocated, &mut errors)?;
     } else if let Some(spec) = object.get_mut("spec") {
         let released = old.is_some_and(|old| old["spec"]["clusterIPs"] == spec["clusterIPs"]);
         if released {
@@ -183,7 +208,7 @@ pub(super) fn allocate(
 }
 
 fn allocate_address(
-    range: ServiceRange,
+    ranges: Ranges,
     object: &mut Value,
     old: Option<&Value>,
     allocated: &dyn AllocationLookup,
@@ -210,11 +235,16 @@ fn allocate_address(
     let unchanged = old.is_some_and(|old| old["spec"]["clusterIP"] == *requested);
     if !requested.is_empty() {
         if !unchanged {
-            errors.extend(explicit(range, &requested, allocated));
+            errors.extend(explicit(ranges, &requested, allocated));
         }
         return Ok(());
     }
-    let chosen = choose_address(range, seed, allocated)
+    // The stored ranges are read only if the cluster's is full.
+    let chosen = choose_address(ranges.cluster, seed, allocated)
+        .or_else(|| {
+            let mut further = ranges.further(allocated);
+            further.find_map(|range| choose_address(range, seed, allocated))
+        })
         .ok_or_else(|| Status::internal("failed to allocate a serviceIP: range is full"))?;
     parts::set(spec, "clusterIP", chosen.to_string());
     parts::set(spec, "clusterIPs", json!([chosen.to_string()]));
@@ -223,7 +253,7 @@ fn allocate_address(
 
 /// The error for a requested address.
 fn explicit(
-    range: ServiceRange,
+    ranges: Ranges,
     requested: &str,
     allocated: &dyn AllocationLookup,
 ) -> Option<FieldError> {
@@ -234,11 +264,9 @@ fn explicit(
     };
     // Validation refuses an invalid address.
     let address: Ipv4Addr = requested.parse().ok()?;
-    if range.offset(address).is_none() {
-        refuse(&format!(
-            "the provided IP ({requested}) is not in the valid range. The range of valid \
-                         IPs is {range}"
-        ))
+    let has = |range: ServiceRange| range.offset(address).is_some();
+    if !has(ranges.cluster) && !ranges.further(allocated).any(has) {
+        refuse(NOT_IN_RANGE)
     } else if allocated.is_allocated(&address_key(requested)) {
         refuse(ADDRESS_TAKEN)
     } else {
@@ -264,7 +292,7 @@ fn choose_address(
     seed: u32,
     allocated: &dyn AllocationLookup,
 ) -> Option<Ipv4Addr> {
-    let last = range.size() - 2;
+    let last = range.size().saturating_sub(2);
     let band = range.static_band().min(last);
     let free = |offset: &u32| !allocated.is_allocated(&address_key(&range.at(*offset).to_string()));
     let upper = last - band;
@@ -398,21 +426,26 @@ pub(super) mod tests {
     use crate::groups::core::Service;
     use crate::kind::{Allocating, Kind};
 
-    /// The allocations of other Services.
-    pub struct AllocatedKeys(pub BTreeSet<String>);
+    /// The allocations of other Services, and the ranges of ServiceCIDRs.
+    pub struct AllocatedKeys(pub BTreeSet<String>, pub Vec<ServiceRange>);
 
     impl AllocationLookup for AllocatedKeys {
         fn is_allocated(&self, key: &str) -> bool {
             self.0.contains(key)
         }
+
+        fn service_ranges(&self) -> Vec<ServiceRange> {
+            self.1.clone()
+        }
     }
 
     pub fn allocated(keys: &[&str]) -> AllocatedKeys {
-        AllocatedKeys(keys.iter().map(|key| (*key).to_owned()).collect())
+        let keys = keys.iter().map(|key| (*key).to_owned());
+        AllocatedKeys(keys.collect(), Vec::new())
     }
 
     pub fn service() -> Service {
-        Service::new("10.96.0.0/24".parse().unwrap())
+        Service::new("10.96.0.0/24".parse().unwrap(), None)
     }
 
     pub fn create(spec: Value, allocated: &AllocatedKeys) -> Result<Value, Status> {
@@ -464,8 +497,60 @@ pub(super) mod tests {
         assert!(
             refused
                 .message
-                .ends_with("The range of valid IPs is 10.96.0.0/24")
+                .ends_with("the provided network does not match the current range")
         );
+    }
+
+    fn with_ranges(mut allocated: AllocatedKeys, ranges: &[&str]) -> AllocatedKeys {
+        let ranges = ranges.iter().map(|range| range.parse().unwrap());
+        allocated.1 = ranges.map(ServiceRange::of_service_cidr).collect();
+        allocated
+    }
+
+    /// KEP-1880
+    #[test]
+    fn ranges_of_service_cidrs_are_used_too() {
+        let requested = json!({"clusterIP": "10.1.0.5"});
+        let more = with_ranges(allocated(&[]), &["10.1.0.0/24"]);
+        let object = create(requested.clone(), &more).unwrap();
+        assert_eq!(allocations(&object)[0].key, "service-ip/10.1.0.5");
+        let taken = with_ranges(allocated(&["service-ip/10.1.0.5"]), &["10.1.0.0/24"]);
+        let refused = create(requested, &taken).unwrap_err();
+        assert!(refused.message.ends_with(ADDRESS_TAKEN));
+        for edge in ["10.1.0.0", "10.1.0.255"] {
+            create(json!({"clusterIP": edge}), &more).unwrap_err();
+        }
+        let all: Vec<String> = (1..=254)
+            .map(|n| format!("service-ip/10.96.0.{n}"))
+            .collect();
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        let more = with_ranges(
+            allocated(&all),
+            &["10.2.0.0/32", "10.2.0.0/31", "10.1.0.0/30"],
+        );
+        let object = create(json!({}), &more).unwrap();
+        assert_eq!(object["spec"]["clusterIP"], "10.1.0.2");
+    }
+
+    #[test]
+    fn ranges_that_cannot_be_reached_are_not_used() {
+        let service = Service::new(
+            "10.96.0.0/24".parse().unwrap(),
+            "10.244.0.0/16".parse().ok(),
+        );
+        for (range, address) in [
+            ("10.244.7.0/24", "10.244.7.9"),
+            ("10.0.0.0/8", "10.1.1.1"),
+            ("127.0.0.0/8", "127.0.0.5"),
+            ("169.254.0.0/16", "169.254.169.254"),
+            ("0.0.0.0/0", "8.8.8.8"),
+        ] {
+            let more = with_ranges(allocated(&[]), &[range]);
+            let mut object = json!({"metadata": {"name": "s", "namespace": "d"},
+                "spec": {"type": "ClusterIP", "clusterIP": address, "clusterIPs": [address]}});
+            let refused = service.allocate(&mut object, None, &more).unwrap_err();
+            assert!(refused.message.ends_with(NOT_IN_RANGE), "{range}");
+        }
     }
 
     #[test]
@@ -491,7 +576,11 @@ pub(super) mod tests {
         service().default(&mut new);
         service().prepare_update(&mut new, &old);
         service()
-            .allocate(&mut new, Some(&old), &AllocatedKeys(keys.clone()))
+            .allocate(
+                &mut new,
+                Some(&old),
+                &AllocatedKeys(keys.clone(), Vec::new()),
+            )
             .unwrap();
         assert_eq!(node_port_keys(&new), keys);
         new["spec"]["type"] = json!("ClusterIP");

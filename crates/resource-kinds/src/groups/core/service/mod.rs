@@ -7,6 +7,7 @@ mod validate;
 
 use jiff::Timestamp;
 use json_tree::{Value, json};
+use object_model::cidr::Cidr;
 use object_model::{FieldError, Status, names};
 
 use crate::json::parts;
@@ -19,13 +20,14 @@ use crate::printing::{Cell, Column, Printer};
 
 #[derive(Debug)]
 pub struct Service {
-    /// The range of cluster IPs.
-    range: ServiceRange,
+    ranges: allocate::Ranges,
 }
 
 impl Service {
-    pub fn new(range: ServiceRange) -> Self {
-        Self { range }
+    /// The kind in a cluster with this range of cluster IPs and this range of pods.
+    pub fn new(cluster: ServiceRange, pods: Option<Cidr>) -> Self {
+        let ranges = allocate::Ranges { cluster, pods };
+        Self { ranges }
     }
 }
 
@@ -137,7 +139,7 @@ impl Allocating for Service {
         old: Option<&Value>,
         allocated: &dyn AllocationLookup,
     ) -> Result<(), Status> {
-        allocate::allocate(self.range, object, old, allocated)
+        allocate::allocate(self.ranges, object, old, allocated)
     }
 
     fn has_allocations(&self) -> bool {
@@ -190,7 +192,7 @@ mod tests {
     fn a_service_is_filled_in() {
         let mut object =
             json!({"spec": {"ports": [{"port": 80}, {"port": 81, "targetPort": "x"}]}});
-        let service = Service::new(ServiceRange::default());
+        let service = Service::new(ServiceRange::default(), None);
         service.default(&mut object);
         let expected = json!({"spec": {
             "ports": [{"port": 80, "protocol": "TCP", "targetPort": 80},

@@ -254,7 +254,7 @@ mod tests {
 
     fn service(spec: Value) -> Value {
         let mut object = json!({"metadata": {"name": "s", "namespace": "d"}, "spec": spec});
-        let kind = Service::new(ServiceRange::default());
+        let kind = Service::new(ServiceRange::default(), None);
         kind.default(&mut object);
         kind.prepare_create(&mut object);
         object
@@ -265,7 +265,7 @@ mod tests {
     }
 
     fn check(spec: Value) -> Vec<String> {
-        texts(Service::new(ServiceRange::default()).validate_create(&service(spec)))
+        texts(Service::new(ServiceRange::default(), None).validate_create(&service(spec)))
     }
 
     #[test]
