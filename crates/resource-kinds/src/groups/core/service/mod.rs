@@ -1,6 +1,7 @@
 //! core/v1 Service.
 
 mod allocate;
+mod cluster_ip;
 mod health_check;
 mod table;
 mod validate;
@@ -20,13 +21,13 @@ use crate::printing::{Cell, Column, Printer};
 
 #[derive(Debug)]
 pub struct Service {
-    ranges: allocate::Ranges,
+    ranges: cluster_ip::Ranges,
 }
 
 impl Service {
     /// The kind in a cluster with this range of cluster IPs and this range of pods.
     pub fn new(cluster: ServiceRange, pods: Option<Cidr>) -> Self {
-        let ranges = allocate::Ranges { cluster, pods };
+        let ranges = cluster_ip::Ranges { cluster, pods };
         Self { ranges }
     }
 }
