@@ -139,6 +139,20 @@ async fn versions_that_are_forgotten_end_a_watch_with_an_error() {
     assert_eq!(events.short().await, "ADDED later");
 }
 
+/// After a restore, clients know versions that the server has not reached: they must list again.
+#[tokio::test]
+async fn a_version_that_is_not_reached_ends_a_watch_with_an_error() {
+    let api = Api::new().await;
+    let path = format!("{CONFIG_MAPS}?watch=1&resourceVersion=99999999");
+    let mut events = Events::open(&api, &path).await;
+    let event = events.next().await.unwrap();
+    assert_eq!(event["type"], "ERROR");
+    assert_eq!(event["object"]["code"], 504);
+    let cause = &event["object"]["details"]["causes"][0];
+    assert_eq!(cause["reason"], "ResourceVersionTooLarge");
+    assert_eq!(events.next().await, None);
+}
+
 #[tokio::test]
 async fn tables_are_watched_row_by_row() {
     // kubectl.md 1.3

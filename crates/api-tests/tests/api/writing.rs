@@ -404,8 +404,8 @@ async fn addresses_of_service_cidrs_are_allocated_while_they_are_ready() {
     refused("b", "10.201.0.8", mismatch).await;
     assert_eq!(api.patch(&status, "merge", ready("True")).await.0, 200);
     api.create(path, service("b", "10.201.0.8")).await;
-    let deleted = api.send("DELETE", &format!("{ranges}/more"), Value::Null);
-    assert_eq!(deleted.await.0, 200);
+    let path = format!("{ranges}/more");
+    assert_eq!(api.send("DELETE", &path, Value::Null).await.0, 200);
     refused("c", "10.201.0.9", mismatch).await;
 }
 
