@@ -7,8 +7,8 @@ use object_model::{FieldError, FieldPath};
 use resource_kinds::annotations::CUSTOM_RESOURCE_CLEANUP;
 use resource_kinds::info::{ALL, STATUS};
 use resource_kinds::{
-    Cell, Column, DecodeError, Kind, KindInfo, Printer, Scope, StatusUpdate, Words, WriteRules,
-    decode_object_meta, table,
+    Cell, Column, DecodeError, Deletion, Kind, KindInfo, Printer, Scope, StatusUpdate, Words,
+    WriteRules, decode_object_meta, table,
 };
 
 use crate::conversion::settings;
@@ -141,6 +141,17 @@ impl Kind for Definition {
 
     fn status_update(&self) -> &dyn StatusUpdate {
         self
+    }
+
+    fn deletion(&self) -> &dyn Deletion {
+        self
+    }
+}
+
+impl Deletion for Definition {
+    /// The registry of definitions in Kubernetes sets the time of the deletion alone.
+    fn sets_grace(&self) -> bool {
+        false
     }
 }
 

@@ -251,6 +251,8 @@ async fn a_namespace_goes_when_its_finalizer_goes() {
     let (_, ending) = api.send("DELETE", path, Value::Null).await;
     assert_eq!(ending["status"]["phase"], "Terminating");
     assert!(ending["metadata"]["deletionTimestamp"].is_string());
+    // findings-2 E14
+    assert!(ending["metadata"]["deletionGracePeriodSeconds"].is_null());
     let (code, status) = api
         .send(
             "POST",
@@ -288,4 +290,32 @@ async fn some_kinds_answer_a_deletion_with_the_object() {
         .send("DELETE", &format!("{CONFIG_MAPS}/a"), Value::Null)
         .await;
     assert_eq!(response["kind"], "Status");
+}
+
+// findings-2 E14
+#[tokio::test]
+async fn a_definition_that_is_deleted_has_no_grace_period_and_no_new_generation() {
+    let api = Api::new().await;
+    let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let schema = json!({"openAPIV3Schema": {"type": "object"}});
+    let definition = json!({
+        "metadata": {"name": "farms.example.com", "finalizers": ["example.com/keep"]},
+        "spec": {"group": "example.com", "scope": "Namespaced",
+            "names": {"kind": "Farm", "plural": "farms"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": schema}]},
+    });
+    api.create(path, definition).await;
+    let path = format!("{path}/farms.example.com");
+    let (code, _) = api.send("DELETE", &path, Value::Null).await;
+    assert_eq!(code, 200);
+    let (_, deleted) = api.get(&path).await;
+    let metadata = &deleted["metadata"];
+    assert!(metadata["deletionTimestamp"].is_string(), "{metadata}");
+    assert!(
+        metadata["deletionGracePeriodSeconds"].is_null(),
+        "{metadata}"
+    );
+    assert_eq!(metadata["generation"], 1);
+    let (_, again) = api.send("DELETE", &path, Value::Null).await;
+    assert_eq!(again["code"].as_i64().unwrap_or(200), 200, "{again}");
 }

@@ -12,6 +12,11 @@ pub trait Deletion: Send + Sync {
         0
     }
 
+    /// Whether the deletion of an object that stays for now sets `deletionGracePeriodSeconds` and counts as a generation.
+    fn sets_grace(&self) -> bool {
+        true
+    }
+
     /// The parts outside of the metadata of which a deletion and its admission read only some fields, with these
     /// fields. All fields of other parts may be read.
     fn reads(&self) -> &'static [FieldRead] {

@@ -487,8 +487,10 @@ impl Mark {
         let first = metadata
             .insert("deletionTimestamp".to_owned(), metadata::time(end))
             .is_none_or(|before| before.is_null());
-        metadata.insert("deletionGracePeriodSeconds".to_owned(), json!(grace));
-        metadata::bump_generation(object);
+        if resource.kind.deletion().sets_grace() {
+            metadata.insert("deletionGracePeriodSeconds".to_owned(), json!(grace));
+            metadata::bump_generation(object);
+        }
         if first && is_held_by_spec(resource, object) {
             object["status"]["phase"] = json!("Terminating");
         }

@@ -6,7 +6,9 @@ use object_model::{FieldError, names};
 
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, cluster};
-use crate::kind::{Body, Kind, KindInfo, Selectable, StatusUpdate, Subresource, Verb, Words};
+use crate::kind::{
+    Body, Deletion, Kind, KindInfo, Selectable, StatusUpdate, Subresource, Verb, Words,
+};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::Field;
 use crate::well_known::labels;
@@ -110,6 +112,17 @@ impl Kind for Namespace {
 
     fn selectable(&self) -> &dyn Selectable {
         self
+    }
+
+    fn deletion(&self) -> &dyn Deletion {
+        self
+    }
+}
+
+impl Deletion for Namespace {
+    /// The namespace registry of Kubernetes sets the time of the deletion alone.
+    fn sets_grace(&self) -> bool {
+        false
     }
 }
 
