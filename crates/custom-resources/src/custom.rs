@@ -38,6 +38,8 @@ pub struct CustomKind {
 #[derive(Debug)]
 struct ScalePaths {
     desired: JsonPath,
+    /// The text of `desired`.
+    desired_path: String,
     current: JsonPath,
     selector: Option<JsonPath>,
 }
@@ -113,6 +115,10 @@ impl CustomKind {
                 .zip(path(&scale["statusReplicasPath"]))
                 .map(|(desired, current)| ScalePaths {
                     desired,
+                    desired_path: scale["specReplicasPath"]
+                        .as_str()
+                        .unwrap_or_default()
+                        .to_owned(),
                     current,
                     selector: path(&scale["labelSelectorPath"]),
                 }),
@@ -325,6 +331,11 @@ impl Scalable for ScalePaths {
             "spec": {"replicas": number(&self.desired)},
             "status": status,
         })
+    }
+
+    fn missing_replicas(&self, object: &Value) -> Option<&str> {
+        let is_missing = self.desired.first(object).is_none_or(Value::is_null);
+        is_missing.then_some(&*self.desired_path)
     }
 
     fn set_scale(&self, object: &mut Value, scale: &Value) -> Vec<FieldError> {

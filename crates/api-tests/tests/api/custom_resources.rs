@@ -161,6 +161,50 @@ async fn its_parts_are_served() {
     );
 }
 
+// findings-2 E14
+#[tokio::test]
+async fn a_scale_names_its_object_and_has_replicas() {
+    let api = with_boats().await;
+    let boat = json!({"apiVersion": "example.org/v1", "kind": "Boat", "metadata": {"name": "a"}});
+    api.create(BOATS, boat).await;
+    let path = format!("{BOATS}/a/scale");
+    let refused = |response: (u16, Value)| (response.0, response.1["message"].clone());
+    let missing = |code: u16, text: &str| (code, json!(text));
+    assert_eq!(
+        refused(api.get(&path).await),
+        missing(
+            500,
+            "Internal error occurred: the spec replicas field \".spec.crew\" does not exist"
+        )
+    );
+    assert_eq!(
+        refused(
+            api.patch(&path, "merge", json!({"metadata": {"labels": {}}}))
+                .await
+        ),
+        missing(
+            400,
+            "the spec replicas field \".spec.crew\" cannot be empty"
+        )
+    );
+    let scale = |metadata: Value| {
+        json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": metadata,
+            "spec": {"replicas": 4}})
+    };
+    assert_eq!(
+        refused(api.send("PUT", &path, scale(json!({"name": "b"}))).await),
+        missing(
+            400,
+            "the name of the object (b) does not match the name on the URL (a)"
+        )
+    );
+    assert_eq!(api.send("PUT", &path, scale(json!({}))).await.0, 400);
+    let (code, scaled) = api.send("PUT", &path, scale(json!({"name": "a"}))).await;
+    assert_eq!((code, &scaled["spec"]["replicas"]), (200, &json!(4)));
+    let (_, boat) = api.get(&format!("{BOATS}/a")).await;
+    assert_eq!(boat["spec"]["crew"], 4);
+}
+
 #[tokio::test]
 async fn it_is_applied_and_patched() {
     let api = with_boats().await;

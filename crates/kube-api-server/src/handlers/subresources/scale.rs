@@ -54,12 +54,18 @@ pub(super) async fn respond(
         Verb::Get => {
             let stored = stored(writer, resource, call).await?;
             let stored = writer.objects.one_in_version(resource, stored).await?;
-            let scale = scale_of(resource, &storage::decode(resource, &stored)?)?;
+            let object = storage::decode(resource, &stored)?;
+            if let Some(path) = missing_replicas(resource, &object) {
+                let text = format!("the spec replicas field {path:?} does not exist");
+                return Err(Status::internal(text));
+            }
+            let scale = scale_of(resource, &object)?;
             output::value(call, &scale, StatusCode::OK)
         }
         Verb::Update => {
             let bytes = body::read(body, &call.limits).await?;
             let sent = decode::part(&call.parts.headers, &bytes, "Scale")?.value;
+            metadata::must_name(&sent, &call.info.name)?;
             let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
             write(writer, resource, call, options, &mut |_| Ok(sent.clone())).await
         }
@@ -90,6 +96,13 @@ async fn write(
     };
     let mut apply = |old: &Value| {
         let scale = change(&scale_of(resource, old)?)?;
+        if call.info.verb == "patch"
+            && scale["spec"]["replicas"].is_null()
+            && let Some(path) = missing_replicas(resource, old)
+        {
+            let text = format!("the spec replicas field {path:?} cannot be empty");
+            return Err(Status::bad_request(text));
+        }
         let mut object = old.clone();
         set_scale(resource, &mut object, &scale, &call.info.name)?;
         for field in ["resourceVersion", "uid"] {
@@ -182,6 +195,11 @@ fn set_scale(
     } else {
         Err(Status::invalid(SCALE.group, SCALE.kind, name, &errors))
     }
+}
+
+/// The path of the desired number of replicas, if the object does not have that field.
+fn missing_replicas<'r>(resource: &'r Resource, object: &Value) -> Option<&'r str> {
+    resource.kind.scalable()?.missing_replicas(object)
 }
 
 /// The Scale of an object. A desired count of 0 is the zero value of `spec.replicas` and is omitted.

@@ -101,6 +101,7 @@ mod tests {
                     .into_iter()
                     .map(|allocation| allocation.key)
                     .collect(),
+                Vec::new(),
             );
             service()
                 .allocate(&mut new, Some(&old), &allocated)
