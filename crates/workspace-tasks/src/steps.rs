@@ -114,10 +114,7 @@ fn build(root: &Path) -> Result<()> {
 /// Lints and builds all tests, the benchmarks and the programs that tests start, with the checks of a debug build.
 fn build_tests(root: &Path) -> Result<()> {
     let build = ["test", "--workspace", "--all-targets", "--no-run"];
-    cargo::run_for_tests(root, &build)?;
-    // All packages are selected, because the selection determines the features of libraries.
-    let driver = ["build", "--workspace", "--bin", "csi-test-driver"];
-    cargo::run_for_tests(root, &driver)
+    cargo::run_for_tests(root, &build)
 }
 
 /// Crates whose integration tests, like those of `end-to-end`, need root, the kernel's network and
