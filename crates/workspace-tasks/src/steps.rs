@@ -100,15 +100,20 @@ fn preparation(root: &Path) -> Vec<Step<'_>> {
     ]
 }
 
-/// Builds all tests, and then the release program.
+/// Builds all tests, and concurrently the release program, because the last crates of each build are compiled alone.
 fn build(root: &Path) -> Result<()> {
-    step("test build", || build_tests(root))?;
-    if has_nextest(root) {
-        step("build of the tests that compute", || computing::build(root))?;
-    }
-    step("release build", || {
-        cargo::run(root, &["build", "--release", "--package", "mainstay"])
-    })
+    let tests = || {
+        step("test build", || build_tests(root))?;
+        if has_nextest(root) {
+            step("build of the tests that compute", || computing::build(root))?;
+        }
+        Ok(())
+    };
+    let release = || cargo::run(root, &["build", "--release", "--package", "mainstay"]);
+    side_by_side(vec![
+        Step::new("builds of the tests", tests),
+        Step::new("release build", release),
+    ])
 }
 
 /// Lints and builds all tests, the benchmarks and the programs that tests start, with the checks of a debug build.
