@@ -120,7 +120,7 @@ fn keeps_objects(kubectl: &Kubectl) {
   storageClassName: local, capacity: 1Gi, nodeTopology: {}}
 ---
 {apiVersion: networking.k8s.io/v1, kind: ServiceCIDR, metadata: {name: more},
-  spec: {cidrs: [10.200.0.0/24]}}
+  spec: {cidrs: [10.200.0.0/24, 'fd00::/112']}}
 ---
 {apiVersion: networking.k8s.io/v1, kind: IPAddress, metadata: {name: 10.200.0.7},
   spec: {parentRef: {resource: services, namespace: default, name: s}}}

@@ -1,6 +1,7 @@
 //! Starts cargo in the workspace.
 
 use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Command;
@@ -49,6 +50,15 @@ pub fn for_computing(root: &Path) -> Command {
     let mut cargo = command(root);
     cargo.env(OPTIMISED.0, OPTIMISED.1);
     cargo
+}
+
+/// A cargo command for tests that only compute, with a low priority. It runs concurrently with tests that mostly wait, and uses the
+/// processor time that the tests leave.
+pub fn for_computing_in_background(root: &Path) -> Command {
+    let mut nice = Command::new("nice");
+    nice.args(["-n", "10"]).arg(program());
+    nice.env(OPTIMISED.0, OPTIMISED.1);
+    in_clean_environment(nice, root)
 }
 
 /// The standard output of a cargo command; the words of the command have one space between them.
@@ -112,8 +122,14 @@ pub fn run_to_end_with_last_lines(mut command: Command, arguments: &[&str]) -> R
 /// A cargo command with a clean environment: cargo sets variables for the package of this program, which
 /// would change build scripts (`ring`) and rebuild their dependents at each switch between xtask and cargo.
 pub fn command(root: &Path) -> Command {
-    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(program);
+    in_clean_environment(Command::new(program()), root)
+}
+
+fn program() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+fn in_clean_environment(mut command: Command, root: &Path) -> Command {
     command.current_dir(root).envs(GO_SETTINGS);
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(is_of_the_package) {

@@ -23,13 +23,13 @@ pub fn build(root: &Path) -> Result<()> {
     run(cargo::for_computing(root), &["test", "--no-run"], root)
 }
 
-/// Runs the tests with nextest.
+/// Runs the tests with nextest and a low priority.
 ///
 /// # Errors
 /// The directories of the tests cannot be read, or a test fails.
-pub fn run_with_nextest(root: &Path) -> Result<()> {
+pub fn run_in_background(root: &Path) -> Result<()> {
     let nextest = [cargo::NEXTEST, &["--filterset", FILTER]].concat();
-    run(cargo::for_computing(root), &nextest, root)
+    run(cargo::for_computing_in_background(root), &nextest, root)
 }
 
 fn run(cargo: Command, words: &[&str], root: &Path) -> Result<()> {

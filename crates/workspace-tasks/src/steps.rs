@@ -142,9 +142,9 @@ fn threads(per_processor: usize) -> String {
     format!("--test-threads={}", per_processor * processors)
 }
 
-/// All built tests, run concurrently, because most tests mostly wait. The fuzz targets follow the tests that only
-/// compute. All packages are selected, because the selection determines the features of libraries: each library is
-/// built once.
+/// All built tests, run concurrently, because most tests mostly wait. Tests that only compute have a low
+/// priority; the fuzz targets follow them. All packages are selected, because the selection determines the
+/// features of libraries: each library is built once.
 fn all_tests(root: &Path) -> Vec<Step<'_>> {
     let mut steps = vec![
         Step::new("tests", || {
@@ -152,7 +152,7 @@ fn all_tests(root: &Path) -> Vec<Step<'_>> {
             run_with_nextest(root, &["--workspace", &threads(8), "--filterset", &filter])
         }),
         Step::new("tests that compute", || {
-            computing::run_with_nextest(root)?;
+            computing::run_in_background(root)?;
             step("fuzz", || fuzz::run_with_tests(root, FUZZ_SECONDS))
         }),
         Step::new("end to end on etcd", || {
@@ -189,7 +189,7 @@ fn run_plain_tests(root: &Path) -> Result<()> {
         // The whole workspace, as in the run of all tests, because the selection determines the features of
         // libraries.
         run_with_nextest(root, &["--workspace", "--filterset", &plain_tests()])?;
-        computing::run_with_nextest(root)?;
+        computing::run_in_background(root)?;
         let is_plain = |(package, _): &&(&str, &str)| !KERNEL.contains(package);
         for (_, test) in TEST_PROGRAMS.iter().filter(is_plain) {
             run_test_program(root, test)?;
