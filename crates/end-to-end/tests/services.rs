@@ -162,18 +162,8 @@ spec:
   ports: [{port: 80}]
 ";
     kubectl.apply(more);
-    let fetch = [
-        "exec",
-        "names-0",
-        "--",
-        "wget",
-        "-q",
-        "-O",
-        "-",
-        "-T",
-        "60",
-        "http://10.201.0.7/",
-    ];
+    let url = "http://10.201.0.7/";
+    let fetch = ["exec", "names-0", "--", "curl", "-sS", "-m", "60", url];
     wait_for_text("names-", 30, || kubectl.run(&fetch).stdout);
     kubectl.ok(&["delete", "servicecidr", "more", "--wait=false"]);
     wait_for_text("Terminating", 30, || {
