@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use object_model::cidr::Cidr;
+use resource_kinds::ServiceRange;
 use resource_kinds::annotations::SERVICE_CIDR_PROTECTION;
 
 /// The time from the deletion of a range to its end, as in kube-controller-manager.
@@ -61,7 +61,7 @@ pub fn plan<'o>(
     let others = all.into_iter().filter(|other| {
         other.metadata.uid != range.metadata.uid && other.metadata.deletion_timestamp.is_none()
     });
-    let others: Vec<Cidr> = others.flat_map(ranges).collect();
+    let others: Vec<ServiceRange> = others.flat_map(ranges).collect();
     if has_addresses_alone(range, &others, addresses) {
         let message = "There are still IPAddresses referencing the ServiceCIDR, please remove \
                        them or create a new ServiceCIDR";
@@ -83,25 +83,24 @@ fn is_protected(range: &ServiceCIDR) -> bool {
 }
 
 /// The IPv4 ranges; Services have no IPv6 addresses.
-fn ranges(range: &ServiceCIDR) -> impl Iterator<Item = Cidr> {
+fn ranges(range: &ServiceCIDR) -> impl Iterator<Item = ServiceRange> {
     let spec = range.spec.iter();
     let ranges = spec.flat_map(|spec| spec.cidrs.iter().flatten());
-    ranges.filter_map(|range| range.parse().ok())
+    ranges.filter_map(|range| range.parse().ok().map(ServiceRange::of_service_cidr))
 }
 
-/// Whether an address lies in the range and in none of the others. The first and the last address are those of no Service.
-fn has_addresses_alone(range: &ServiceCIDR, others: &[Cidr], addresses: &[Ipv4Addr]) -> bool {
-    let has = |range: &Cidr, address: Ipv4Addr| {
-        range.contains(address) && address != range.network() && address != range.last()
+/// Whether a Service's address lies in the range and in none of the others.
+fn has_addresses_alone(
+    range: &ServiceCIDR,
+    others: &[ServiceRange],
+    addresses: &[Ipv4Addr],
+) -> bool {
+    let own: Vec<ServiceRange> = ranges(range).collect();
+    let is_in = |ranges: &[ServiceRange], address: Ipv4Addr| {
+        ranges.iter().any(|range| range.offset(address).is_some())
     };
-    let within = |outer: &Cidr, inner: &Cidr| {
-        outer.prefix() <= inner.prefix() && outer.contains(inner.network())
-    };
-    let mut alone = ranges(range).filter(|own| !others.iter().any(|other| within(other, own)));
-    alone.any(|own| {
-        let mut inside = addresses.iter().filter(|address| has(&own, **address));
-        inside.any(|address| !others.iter().any(|other| has(other, *address)))
-    })
+    let mut addresses = addresses.iter().copied();
+    addresses.any(|address| is_in(&own, address) && !is_in(others, address))
 }
 
 /// The conditions with `Ready` of that status, reason and message; `None` if they are so.
