@@ -19,6 +19,7 @@ pub mod kubectl;
 pub mod lan;
 pub mod load;
 pub mod machine;
+pub mod mounts;
 pub mod musl;
 pub mod network;
 pub mod page;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::kubectl::finish;
 use crate::lan::{Lan, ip};
-use crate::{Network, Output, wait_for};
+use crate::{Network, Output, mounts, wait_for};
 
 /// A machine; its processes are stopped when this value is dropped.
 #[derive(Debug)]
@@ -146,14 +146,19 @@ impl Machine {
         let directory = tempfile::tempdir().expect("a directory");
         let name = directory.path().file_name().unwrap_or_default();
         let group = format!("machine-{}", name.to_string_lossy().trim_start_matches('.'));
-        let outside = Command::new("sh")
+        let mut enter = Command::new("sh");
+        enter
             .args(["-c", ENTER])
             .arg(directory.path())
             .args([&group, &format!("{MAKE}{first}")])
             .args(TREES)
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("start unshare");
+            .stdin(Stdio::null());
+        let start = || {
+            mounts::separate();
+            enter.spawn().expect("start unshare")
+        };
+        let started = thread::scope(|scope| scope.spawn(start).join());
+        let outside = started.expect("the thread that starts the machine");
         let mut machine = Self {
             directory,
             outside,

@@ -73,7 +73,7 @@ fn numbers(lines: &str) -> Vec<u64> {
 }
 
 /// Writes into a database during a backup; then the restored database has all writes that were acknowledged before the
-/// backup began.
+/// backup began. The client itself prints each acknowledged number, and exits at the first error.
 fn under_load(instance: &mut Instance, load: &[&str], count: &[&str], pod: &str, set: &str) {
     let kubectl = instance.kubectl();
     let writer = kubectl.start(load);
@@ -144,13 +144,11 @@ fn postgres_under_load_is_restored_elsewhere() {
     kubectl.apply(&web_with_claims(1).to_string());
     kubectl.wait_ready("postgres", 1);
     kubectl.wait_ready("web", 1);
-    let psql = "psql -U postgres -Atc";
-    let load = format!(
-        "{psql} 'CREATE TABLE numbers (n bigint)' >&2 && n=0 && while true; do n=$((n+1)); \
-         {psql} \"INSERT INTO numbers VALUES ($n)\" >&2 && echo $n; done"
-    );
+    let load = "psql -U postgres -qc 'CREATE TABLE numbers (n bigint)' >&2 && n=0 && while sleep 0.05; \
+         do n=$((n+1)); printf 'INSERT INTO numbers VALUES (%s);\n\\\\! echo %s\n' $n $n; done \
+         | psql -U postgres -q -v ON_ERROR_STOP=1";
     let exec = ["exec", "postgres-0", "-c", "postgres", "--"];
-    let load = [&exec[..], &["sh", "-c", &load]].concat();
+    let load = [&exec[..], &["sh", "-c", load]].concat();
     let count = "SELECT count(*) FROM numbers";
     let count = [&exec[..], &["psql", "-U", "postgres", "-Atc", count]].concat();
     under_load(&mut instance, &load, &count, "postgres-0", "postgres");
@@ -166,8 +164,9 @@ fn mariadb_under_load_is_restored_elsewhere() {
     kubectl.wait_ready("mariadb", 1);
     let sql = "MYSQL_PWD=$ROOT_PASSWORD mariadb -u root -N -e";
     let load = format!(
-        "{sql} 'CREATE DATABASE load_; CREATE TABLE load_.numbers (n bigint)' && n=0 && while true; \
-         do n=$((n+1)); {sql} \"INSERT INTO load_.numbers VALUES ($n)\" && echo $n; done"
+        "{sql} 'CREATE DATABASE load_; CREATE TABLE load_.numbers (n bigint)' && n=0 && while sleep 0.05; \
+         do n=$((n+1)); printf 'INSERT INTO numbers VALUES (%s);\n\\\\! echo %s\n' $n $n; done \
+         | MYSQL_PWD=$ROOT_PASSWORD mariadb -u root load_"
     );
     let exec = ["exec", "mariadb-0", "-c", "mariadb", "--", "sh", "-c"];
     let load = [&exec[..], &[load.as_str()]].concat();

@@ -52,11 +52,11 @@ pub fn for_computing(root: &Path) -> Command {
     cargo
 }
 
-/// A cargo command for tests that only compute, with a low priority. It runs concurrently with tests that mostly wait, and uses the
-/// processor time that the tests leave.
+/// A cargo command for tests that only compute, with a lower priority than that of the tests that run concurrently. With a
+/// niceness of 10 some got so little processor time that they reached their time limit.
 pub fn for_computing_in_background(root: &Path) -> Command {
     let mut nice = Command::new("nice");
-    nice.args(["-n", "10"]).arg(program());
+    nice.args(["-n", "5"]).arg(program());
     nice.env(OPTIMISED.0, OPTIMISED.1);
     in_clean_environment(nice, root)
 }

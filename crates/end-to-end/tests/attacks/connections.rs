@@ -64,18 +64,20 @@ fn strangers_at_the_kubelet_api() {
 }
 
 impl Scene {
-    /// Opens that many connections from each address, and sends the begin of a request on each.
+    /// Opens that many connections from each address, and sends the begin of a request on each. Then as many are opened
+    /// without a handshake: on a busy machine, the first connections reach the time limit of a header before the last
+    /// handshake.
     fn hold_connections(
         &self,
         server: &Server,
         (addresses, each): (&[Ipv4Addr], usize),
         protocol: &str,
         begin: &[u8],
-    ) -> Vec<impl Sized + use<>> {
+    ) -> impl Sized + use<> {
         let addresses = addresses
             .iter()
             .flat_map(|address| std::iter::repeat_n(*address, each));
-        let connections = addresses.map(|address| async move {
+        let connections = addresses.clone().map(|address| async move {
             // Beyond its limits, the server closes connections, those in a handshake first.
             let mut stream = server.connect_from(address.into(), protocol).await.ok()?;
             stream.write_all(begin).await.ok();
@@ -84,7 +86,14 @@ impl Scene {
         // Several at once: one after the other, the first would reach the time limit of a header before the last is
         // open.
         let connections = futures::stream::iter(connections).buffer_unordered(8);
-        self.runtime.block_on(connections.collect::<Vec<_>>())
+        self.runtime.block_on(async {
+            let begun = connections.collect::<Vec<_>>().await;
+            let mut without_handshake = Vec::new();
+            for address in addresses {
+                without_handshake.push(server.connect_tcp(address.into()).await);
+            }
+            (begun, without_handshake)
+        })
     }
 }
 

@@ -7,9 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use end_to_end::{Instance, Kubectl, Network, Registry, wait_for, with_images};
+use end_to_end::{Instance, Kubectl, Network, Registry, mounts, wait_for, with_images};
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 
 use super::Scene;
 
@@ -84,9 +83,8 @@ fn scene(upstream: IpAddr) -> (Registry, Scene, Kubectl, SocketAddr) {
     fs::write(&list, format!("nameserver {upstream}\n")).unwrap();
     // The processes that this thread starts read this file.
     let start = || -> (Registry, Instance) {
-        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        mounts::separate();
         let none = None::<&str>;
-        mount(none, "/", none, MsFlags::MS_SLAVE | MsFlags::MS_REC, none).unwrap();
         mount(
             Some(&list),
             "/etc/resolv.conf",

@@ -95,17 +95,22 @@ impl Server {
         self.handshake(protocol, stream).await.unwrap()
     }
 
+    /// A connection from this address, before the handshake.
+    pub async fn connect_tcp(&self, from: IpAddr) -> io::Result<TcpStream> {
+        let (host, port) = &self.address;
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((from, 0).into()).unwrap();
+        let to = (host.parse::<IpAddr>().unwrap(), *port);
+        socket.connect(to.into()).await
+    }
+
     /// As [`connect`](Self::connect), from this address; the server may close the connection.
     pub async fn connect_from(
         &self,
         from: IpAddr,
         protocol: &str,
     ) -> io::Result<TlsStream<TcpStream>> {
-        let (host, port) = &self.address;
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.bind((from, 0).into()).unwrap();
-        let to = (host.parse::<IpAddr>().unwrap(), *port);
-        let stream = socket.connect(to.into()).await?;
+        let stream = self.connect_tcp(from).await?;
         self.handshake(protocol, stream).await
     }
 
