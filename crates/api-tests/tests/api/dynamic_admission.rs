@@ -222,6 +222,40 @@ async fn who_does_not_answer_counts_as_its_policy_says() {
             .contains("services \\\"none\\\" not found"),
         "{refused}"
     );
+    let metrics = api.raw("GET", "/metrics", &[], "").await.text();
+    let of = |name: &str| format!("name=\"{name}.example.com\",type=\"validating\"");
+    for line in [
+        format!("fail_open_count{{{}}} 3", of("a")),
+        format!(
+            "rejection_count{{{},operation=\"CREATE\",error_type=\"calling_webhook_error\",rejection_code=\"503\"}} 2",
+            of("b")
+        ),
+        format!(
+            "admission_duration_seconds_count{{{},operation=\"CREATE\",rejected=\"true\"}} 2",
+            of("b")
+        ),
+    ] {
+        let line = format!("\napiserver_admission_webhook_{line}\n");
+        assert!(metrics.contains(&line), "{line} {metrics}");
+    }
+}
+
+/// Upstream treats such a patch as a failed call (`mutating/dispatcher.go`, `callAttrMutatingHook`).
+#[tokio::test]
+async fn a_patch_that_cannot_be_decoded_counts_as_the_policy_says() {
+    let api = Api::new().await;
+    let hook =
+        Hook::start(|_| json!({"allowed": true, "patchType": "JSONPatch", "patch": "e30x"})).await;
+    let kind = "MutatingWebhookConfiguration";
+    let ignored = json!({"failurePolicy": "Ignore"});
+    make(&api, MUTATING, hook.configuration(kind, "a", ignored)).await;
+    assert_eq!(api.send("POST", MAPS, map("a", json!({}))).await.0, 201);
+    make(&api, MUTATING, hook.configuration(kind, "b", json!({}))).await;
+    let (code, refused) = api.send("POST", MAPS, map("b", json!({}))).await;
+    let why = "Internal error occurred: failed calling webhook \"b.example.com\": received undecodable \
+               patch in webhook response: ";
+    let message = refused["message"].as_str().unwrap();
+    assert!(code == 500 && message.starts_with(why), "{refused}");
 }
 
 /// The object with the resource version of the stored object.

@@ -402,6 +402,19 @@ impl Events {
         }
     }
 
+    /// Reads this number of events, without a look at them.
+    pub async fn skip(&mut self, count: usize) {
+        let is_end = |byte: &&u8| **byte == b'\n';
+        let mut skipped = self.rest.iter().filter(is_end).count();
+        self.rest.clear();
+        while skipped < count {
+            let frame = self.body.frame().await.expect("further events");
+            let data = frame.unwrap().into_data().unwrap();
+            skipped += data.iter().filter(is_end).count();
+        }
+        assert_eq!(skipped, count);
+    }
+
     /// The next event as `TYPE name`.
     pub async fn short(&mut self) -> String {
         let event = self.next().await.expect("an event");

@@ -302,6 +302,7 @@ pub(crate) fn page(metrics: &Metrics, objects: &Objects) -> Page {
         page.add(LARGEST, &[("namespace", &namespace)], bytes);
     }
     page.add(FULL, &[], u8::from(occupancy.full.is_some()));
+    objects.webhook_metrics.write(&mut page);
     write_process(metrics.started, &mut page);
     refusals::write(&mut page);
     let sources = metrics.sources.lock();

@@ -17,4 +17,5 @@ pub(crate) mod service_client;
 pub(crate) mod storage;
 pub(crate) mod version_conversion;
 pub(crate) mod watch_event_cache;
+pub(crate) mod webhook_metrics;
 pub(crate) mod write_request;

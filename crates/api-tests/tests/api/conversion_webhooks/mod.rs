@@ -413,12 +413,10 @@ async fn a_webhook_changes_no_more_of_the_metadata_than_labels_and_annotations()
     assert_eq!((count(V1).await, count(V2).await), (0, 1));
 }
 
-#[tokio::test]
-async fn lists_are_converted_in_few_calls_and_once() {
-    let converter = Converter::of_objects(split).await;
-    let api = with_endpoints(&converter, "v1").await;
+/// Stores the objects `x000` to `x998` and `x` in the version v1.
+async fn create_thousand(api: &Api) {
     api.create(V1, first("x")).await;
-    let text = text_at(&api, "/registry/stable.example.com/endpoints/default/x").await;
+    let text = text_at(api, "/registry/stable.example.com/endpoints/default/x").await;
     let operations = (0..999).map(|number| {
         let name = format!("x{number:03}");
         let key = format!("/registry/stable.example.com/endpoints/default/{name}");
@@ -433,6 +431,13 @@ async fn lists_are_converted_in_few_calls_and_once() {
         };
         api.store.txn(txn).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn lists_are_converted_in_few_calls_and_once() {
+    let converter = Converter::of_objects(split).await;
+    let api = with_endpoints(&converter, "v1").await;
+    create_thousand(&api).await;
     let count = async || api.get(V2).await.1["items"].as_array().unwrap().len();
     converter.calls();
     assert_eq!((count().await, converter.calls()), (1000, 4));
@@ -491,6 +496,41 @@ async fn watches_of_a_version_share_the_calls() {
     }
     let calls = converter.calls();
     assert!((1..=6).contains(&calls), "{calls}");
+}
+
+// edge.md §1.3, item 4
+#[tokio::test]
+async fn fifty_watches_convert_each_change_once() {
+    let converter = Converter::of_objects(split).await;
+    let api = with_endpoints(&converter, "v1").await;
+    create_thousand(&api).await;
+    let (_, list) = api.get(&format!("{V1}?limit=1")).await;
+    let version = list["metadata"]["resourceVersion"].as_str().unwrap();
+    let path = format!("{V2}?watch=true&resourceVersion={version}");
+    let mut watches = Vec::new();
+    for _ in 0..50 {
+        watches.push(Events::open(&api, &path).await);
+    }
+    converter.calls();
+    let changes = async {
+        for number in 0..1000 {
+            let name = match number {
+                999 => "x".to_owned(),
+                _ => format!("x{number:03}"),
+            };
+            let change = json!({"spec": {"hostPort": "db:1"}});
+            let path = format!("{V1}/{name}");
+            assert_eq!(api.patch(&path, "merge", change).await.0, 200);
+        }
+    };
+    let reads = watches.iter_mut().map(|watch| watch.skip(1000));
+    futures::join!(changes, futures::future::join_all(reads));
+    let calls = converter.calls();
+    assert!(calls <= 1050, "{calls}");
+    let metrics = api.raw("GET", "/metrics", &[], "").await.text();
+    let name = "apiserver_conversion_webhook_request_total{result=\"success\",failure_type=\"\"} ";
+    let counted = metrics.lines().find_map(|line| line.strip_prefix(name));
+    assert_eq!(counted.unwrap().parse(), Ok(calls), "{metrics}");
 }
 
 // findings-2 E8

@@ -21,8 +21,20 @@ pub(crate) enum WebhookError {
     Call(#[from] CallError),
     #[error("failed to call webhook: {0}")]
     Response(#[from] ResponseError),
+    #[error("received undecodable patch in webhook response: {0}")]
+    Patch(ResponseError),
     #[error(transparent)]
     Review(#[from] ReviewError),
+}
+
+impl WebhookError {
+    /// The status code for metrics: that of the webhook's response, or 503 (upstream's value).
+    pub(super) fn code(&self) -> u16 {
+        match self {
+            Self::Call(error) => error.refusal().map_or(503, |code| code.as_u16()),
+            Self::Response(_) | Self::Patch(_) | Self::Review(_) => 503,
+        }
+    }
 }
 
 /// Calls a webhook; returns its JSON response.

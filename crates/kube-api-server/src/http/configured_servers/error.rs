@@ -40,6 +40,15 @@ pub(crate) enum CallError {
 }
 
 impl CallError {
+    /// The status code with which the server refused the request.
+    pub(crate) fn refusal(&self) -> Option<StatusCode> {
+        match self {
+            Self::Post { reason, .. } => reason.refusal(),
+            Self::Refused(code) => Some(*code),
+            _ => None,
+        }
+    }
+
     pub(crate) fn exchange(error: impl Display) -> Self {
         Self::Exchange(error.to_string())
     }

@@ -30,6 +30,7 @@ use crate::objects::field_text_cache::FieldTextCache;
 use crate::objects::metadata;
 use crate::objects::namespace_share::{self, PendingBytes};
 use crate::objects::watch_event_cache::WatchEventCache;
+use crate::objects::webhook_metrics::WebhookMetrics;
 
 use decoded::DecodedObjects;
 use encode::encode_as_at;
@@ -59,6 +60,7 @@ pub(crate) struct Objects {
     pub(crate) converted_objects: ConvertedObjects,
     /// The connections to webhooks.
     pub(crate) server_pools: ServerPools,
+    pub(crate) webhook_metrics: WebhookMetrics,
 }
 
 impl Objects {
@@ -78,6 +80,7 @@ impl Objects {
             pending_bytes: PendingBytes::default(),
             converted_objects: ConvertedObjects::default(),
             server_pools: ServerPools::default(),
+            webhook_metrics: WebhookMetrics::default(),
             limited_resources,
         }
     }

@@ -129,7 +129,7 @@ impl<'a> AdmissionReviewer<'a> {
                 round: 0,
                 index,
             };
-            self.response_of(webhook, site, object).await?;
+            self.judge_by_webhook(webhook, site, object).await?;
         }
         Ok(())
     }
