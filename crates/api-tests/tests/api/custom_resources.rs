@@ -92,6 +92,27 @@ async fn defaults_that_come_later_are_read_from_what_is_there() {
     );
 }
 
+/// The server then need not decode such an object for each reader.
+#[tokio::test]
+async fn a_written_object_is_stored_as_it_is_read() {
+    let api = with_boats().await;
+    assert_eq!(api.send("POST", BOATS, boat("a", json!({}))).await.0, 201);
+    let label = json!({"metadata": {"labels": {"a": "b"}}});
+    assert_eq!(
+        api.patch(&format!("{BOATS}/a"), "merge", label).await.0,
+        200
+    );
+    let range = Range {
+        start: b"/registry/example.org/boats/default/a".to_vec(),
+        ..Range::default()
+    };
+    let items = api.store.range(range).await.unwrap().items;
+    for _ in 0..2 {
+        let read = api.raw("GET", &format!("{BOATS}/a"), &[], "").await;
+        assert_eq!(read.text().trim_end().as_bytes(), &items[0].value[..]);
+    }
+}
+
 #[tokio::test]
 async fn objects_of_the_new_kind_live_like_others() {
     let api = with_boats().await;

@@ -1,5 +1,6 @@
 //! The API resources that are served, and the documents about them: discovery and OpenAPI.
 
+mod complete_objects;
 pub(crate) mod discovery;
 mod etag;
 pub(crate) mod openapi;

@@ -9,6 +9,8 @@ use object_model::{FieldError, Status};
 use openapi_documents::Schema;
 use resource_kinds::{DecodeError, Kind, KindInfo, Scope, Subresource};
 
+use crate::catalog::complete_objects::CompleteObjects;
+
 /// The parts of a resource that come from a definition.
 pub(crate) struct CustomParts {
     pub(crate) schema: Schema,
@@ -16,6 +18,7 @@ pub(crate) struct CustomParts {
     pub(crate) storage: Option<Arc<StorageForm>>,
     /// A hash of the spec of a definition with a webhook; objects that were converted under another spec are stale.
     pub(crate) spec_hash: u64,
+    pub(crate) complete_objects: CompleteObjects,
 }
 
 /// A kind in one version, as a resource of the API.
@@ -74,6 +77,11 @@ impl Resource {
     /// Whether the kind comes from a CustomResourceDefinition.
     pub(crate) fn is_custom(&self) -> bool {
         self.custom.is_some()
+    }
+
+    /// The stored objects that clients get as they are stored, as far as known; `None` for a built-in kind.
+    pub(crate) fn complete_objects(&self) -> Option<&CompleteObjects> {
+        self.custom.as_ref().map(|custom| &custom.complete_objects)
     }
 
     /// Group and version in which objects are stored; `None` for a built-in kind.

@@ -10,6 +10,7 @@ use mvcc_store::Revision;
 use openapi_documents::Schema;
 use resource_kinds::{Kind, KindInfo};
 
+use crate::catalog::complete_objects::CompleteObjects;
 use crate::catalog::discovery::Discovery;
 use crate::catalog::openapi::OpenApi;
 use crate::catalog::registry::{CustomParts, Registry};
@@ -99,6 +100,7 @@ fn parts_of(definition: &Value, version: &DefinedVersion) -> CustomParts {
         schema: Schema::custom(&version.kind.info(), &version.schema),
         storage: version.storage.clone(),
         spec_hash: hasher.finish(),
+        complete_objects: CompleteObjects::default(),
     }
 }
 

@@ -57,6 +57,10 @@ pub(crate) enum Representation {
     Protobuf,
     /// As [`Partial`](Self::Partial), in protobuf.
     PartialProtobuf(&'static str),
+    /// As [`Table`](Self::Table), in YAML.
+    TableYaml(&'static str),
+    /// As [`Partial`](Self::Partial), in YAML.
+    PartialYaml(&'static str),
 }
 
 impl Representation {
@@ -72,7 +76,26 @@ impl Representation {
 
     /// Whether the response contains no more of an object than its metadata.
     pub(crate) fn is_metadata_only(self) -> bool {
-        matches!(self, Self::Partial(_) | Self::PartialProtobuf(_))
+        matches!(
+            self,
+            Self::Partial(_) | Self::PartialProtobuf(_) | Self::PartialYaml(_)
+        )
+    }
+
+    /// Whether the response is YAML.
+    pub(crate) fn is_yaml(self) -> bool {
+        matches!(self, Self::Yaml | Self::TableYaml(_) | Self::PartialYaml(_))
+    }
+
+    /// The representation with the same content in JSON.
+    pub(crate) fn in_json(self) -> Self {
+        match self {
+            Self::Json | Self::Yaml | Self::Protobuf => Self::Json,
+            Self::Table(version) | Self::TableYaml(version) => Self::Table(version),
+            Self::Partial(version)
+            | Self::PartialProtobuf(version)
+            | Self::PartialYaml(version) => Self::Partial(version),
+        }
     }
 
     /// Whether a client requests no more of an object than its metadata.
@@ -88,7 +111,7 @@ impl Representation {
         protobuf: impl Fn() -> bool,
     ) -> Result<Self, Status> {
         let exists = |form: &Self| match form {
-            Self::Table(_) => false,
+            Self::Table(_) | Self::TableYaml(_) => false,
             Self::Protobuf => protobuf(),
             _ => true,
         };
@@ -104,7 +127,7 @@ impl Representation {
         protobuf: impl Fn() -> bool,
     ) -> Result<Self, Status> {
         let exists = |form: &Self| match form {
-            Self::Yaml => false,
+            form if form.is_yaml() => false,
             Self::Protobuf => protobuf(),
             _ => true,
         };
@@ -150,13 +173,17 @@ impl Representation {
             (PROTOBUF, Some("PartialObjectMetadata" | "PartialObjectMetadataList")) => {
                 version().map(Self::PartialProtobuf)
             }
+            ("application/yaml", Some("Table")) => version().map(Self::TableYaml),
+            ("application/yaml", Some("PartialObjectMetadata" | "PartialObjectMetadataList")) => {
+                version().map(Self::PartialYaml)
+            }
             _ => None,
         }
     }
 
     pub(crate) fn content_type(self) -> &'static str {
         match self {
-            Self::Yaml => "application/yaml",
+            Self::Yaml | Self::TableYaml(_) | Self::PartialYaml(_) => "application/yaml",
             Self::Protobuf | Self::PartialProtobuf(_) => PROTOBUF,
             Self::Json | Self::Table(_) | Self::Partial(_) => crate::http::reply::JSON,
         }
@@ -256,6 +283,14 @@ mod tests {
                 Some(Representation::PartialProtobuf("v1")),
             ),
             ("application/yaml", Some(Representation::Yaml)),
+            (
+                "application/yaml;as=Table;g=meta.k8s.io;v=v1",
+                Some(Representation::TableYaml("v1")),
+            ),
+            (
+                "application/yaml;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
+                Some(Representation::PartialYaml("v1")),
+            ),
             (
                 "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
                 Some(Representation::Partial("v1")),

@@ -109,6 +109,11 @@ impl OutputFormat {
                 let meta = json!({"resourceVersion": stored.mod_revision.0.to_string()});
                 table::table(resource, std::slice::from_ref(stored), meta, style)
             }
+            form @ (Representation::TableYaml(_) | Representation::PartialYaml(_)) => {
+                let form = form.in_json();
+                let json = Self { form, ..*self }.one(resource, stored, headings)?;
+                yaml(&storage::parse(&json)?)
+            }
         }
     }
 }
@@ -195,9 +200,11 @@ fn has_protobuf(value: &Value) -> bool {
 fn rendered(form: Representation, value: &Value, code: StatusCode) -> Result<Reply, Status> {
     match form {
         Representation::Protobuf => Ok(Reply::bytes(PROTOBUF, encoded(value)?).with_code(code)),
-        Representation::Yaml => Ok(Reply::bytes("application/yaml", yaml(value)?).with_code(code)),
-        Representation::Table(version) => {
-            Ok(Reply::json(&table::of_value(value, version)).with_code(code))
+        Representation::Yaml | Representation::PartialYaml(_) => {
+            Ok(Reply::bytes(form.content_type(), yaml(value)?).with_code(code))
+        }
+        Representation::Table(version) | Representation::TableYaml(version) => {
+            Ok(json_or_yaml(form, &table::of_value(value, version))?.with_code(code))
         }
         Representation::Json | Representation::Partial(_) | Representation::PartialProtobuf(_) => {
             Ok(Reply::json(value).with_code(code))
@@ -218,16 +225,18 @@ pub(crate) async fn list(
         storage::check_form(resource, item)?;
     }
     match view.form {
-        Representation::Table(version) => {
+        Representation::Table(version) | Representation::TableYaml(version) => {
             let style = TableStyle {
                 version,
                 include: view.include,
                 headings: true,
             };
-            Ok(Reply::bytes(
-                JSON,
-                table::table(resource, items, meta.json(), style)?,
-            ))
+            let table = table::table(resource, items, meta.json(), style)?;
+            let table = match view.form.is_yaml() {
+                true => yaml(&storage::parse(&table)?)?,
+                false => table,
+            };
+            Ok(Reply::bytes(view.form.content_type(), table))
         }
         Representation::Json => {
             let head = json!({
@@ -255,6 +264,18 @@ pub(crate) async fn list(
                 .iter()
                 .map(|item| Ok([Bytes::new(), view.partial_bytes(item, version)]));
             concatenated(&head, parts)
+        }
+        Representation::PartialYaml(version) => {
+            let items = items
+                .iter()
+                .map(|item| storage::parse(&view.partial_bytes(item, version)));
+            let list = json!({
+                "kind": "PartialObjectMetadataList",
+                "apiVersion": format!("meta.k8s.io/{version}"),
+                "metadata": meta.json(),
+                "items": items.collect::<Result<Vec<Value>, Status>>()?,
+            });
+            json_or_yaml(view.form, &list)
         }
         Representation::Protobuf => {
             let api_version = info.api_version();
@@ -287,7 +308,7 @@ pub(crate) async fn list(
                 "metadata": meta.json(),
                 "items": items?,
             });
-            Ok(Reply::bytes("application/yaml", yaml(&whole)?))
+            json_or_yaml(view.form, &whole)
         }
     }
 }
@@ -356,7 +377,9 @@ pub(crate) fn event(form: Representation, kind: &str, object: &[u8]) -> Bytes {
         Representation::Json
         | Representation::Yaml
         | Representation::Table(_)
-        | Representation::Partial(_) => line(kind, object),
+        | Representation::TableYaml(_)
+        | Representation::Partial(_)
+        | Representation::PartialYaml(_) => line(kind, object),
     }
 }
 
@@ -388,6 +411,14 @@ pub(crate) fn partial(object: &Value, version: &str) -> Value {
         "apiVersion": format!("meta.k8s.io/{version}"),
         "metadata": object["metadata"],
     })
+}
+
+/// A response with a value in YAML if the representation is YAML, otherwise in JSON.
+fn json_or_yaml(form: Representation, value: &Value) -> Result<Reply, Status> {
+    match form.is_yaml() {
+        true => Ok(Reply::bytes(form.content_type(), yaml(value)?)),
+        false => Ok(Reply::json(value)),
+    }
 }
 
 fn yaml(value: &Value) -> Result<Bytes, Status> {

@@ -7,11 +7,11 @@ use object_model::Status;
 use resource_kinds::{Column, KindInfo};
 
 use super::table::{Include, heading};
-use super::{encoded, partial, protobuf_list, value, yaml};
+use super::{encoded, json_or_yaml, partial, protobuf_list, value};
 use crate::http::call::Call;
 use crate::http::negotiate::Representation;
 use crate::http::protobuf;
-use crate::http::reply::{JSON, Reply};
+use crate::http::reply::Reply;
 
 /// The columns of a table.
 pub(crate) struct Columns {
@@ -27,10 +27,13 @@ pub(crate) fn virtual_object(
     columns: &Columns,
 ) -> Result<Reply, Status> {
     match form(call, info)? {
-        Representation::Table(version) => {
-            table(call, std::slice::from_ref(object), columns, version)
+        form @ (Representation::Table(version) | Representation::TableYaml(version)) => {
+            let table = table(call, std::slice::from_ref(object), columns, version)?;
+            json_or_yaml(form, &table)
         }
-        Representation::Partial(version) => Ok(Reply::json(&partial(object, version))),
+        form @ (Representation::Partial(version) | Representation::PartialYaml(version)) => {
+            json_or_yaml(form, &partial(object, version))
+        }
         form @ Representation::PartialProtobuf(version) => {
             let bytes = encoded(&partial(object, version))?;
             Ok(Reply::bytes(form.content_type(), bytes))
@@ -50,8 +53,12 @@ pub(crate) async fn virtual_list(
 ) -> Result<Reply, Status> {
     let form = form(call, info)?;
     let (api_version, kind, items) = match form {
-        Representation::Table(version) => return table(call, &items, columns, version),
-        Representation::Partial(version) | Representation::PartialProtobuf(version) => {
+        Representation::Table(version) | Representation::TableYaml(version) => {
+            return json_or_yaml(form, &table(call, &items, columns, version)?);
+        }
+        Representation::Partial(version)
+        | Representation::PartialProtobuf(version)
+        | Representation::PartialYaml(version) => {
             let partials = items.iter().map(|item| partial(item, version)).collect();
             let api_version = format!("meta.k8s.io/{version}");
             (api_version, "PartialObjectMetadataList", partials)
@@ -68,10 +75,7 @@ pub(crate) async fn virtual_list(
         return protobuf_list(&api_version, kind, &json!({}), &texts).await;
     }
     let list = json!({"kind": kind, "apiVersion": api_version, "metadata": {}, "items": items});
-    if form == Representation::Yaml {
-        return Ok(Reply::bytes(form.content_type(), yaml(&list)?));
-    }
-    Ok(Reply::json(&list))
+    json_or_yaml(form, &list)
 }
 
 fn form(call: &Call, info: &KindInfo<'_>) -> Result<Representation, Status> {
@@ -84,18 +88,17 @@ fn table(
     objects: &[Value],
     columns: &Columns,
     version: &'static str,
-) -> Result<Reply, Status> {
+) -> Result<Value, Status> {
     let include = Include::parse(&call.query)?;
     let rows = objects.iter().map(|object| {
         let included = include.part_of(object.clone(), version);
         json!({"cells": (columns.cells)(object), "object": included})
     });
-    let table = json!({
+    Ok(json!({
         "kind": "Table",
         "apiVersion": format!("meta.k8s.io/{version}"),
         "metadata": {},
         "columnDefinitions": columns.headings.iter().map(heading).collect::<Vec<_>>(),
         "rows": rows.collect::<Vec<_>>(),
-    });
-    Ok(Reply::bytes(JSON, table.to_string()))
+    }))
 }

@@ -39,9 +39,9 @@ pub(crate) async fn respond(
     .await?;
     // YAML is written from a tree of all objects, so the memory contains each object twice: as stored text and as a
     // tree.
-    let copies = match form {
-        Representation::Yaml => 3,
-        _ => 1,
+    let copies = match form.is_yaml() {
+        true => 3,
+        false => 1,
     };
     let bytes = items
         .iter()

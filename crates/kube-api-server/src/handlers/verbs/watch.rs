@@ -519,7 +519,7 @@ impl Watcher {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
         let object = match self.view.form {
-            Representation::Table(version) => json!({
+            Representation::Table(version) | Representation::TableYaml(version) => json!({
                 "kind": "Table",
                 "apiVersion": format!("meta.k8s.io/{version}"),
                 "metadata": {"resourceVersion": self.processed.0.to_string()},
@@ -530,7 +530,9 @@ impl Watcher {
                     "metadata": metadata,
                 }}],
             }),
-            Representation::Partial(version) | Representation::PartialProtobuf(version) => json!({
+            Representation::Partial(version)
+            | Representation::PartialProtobuf(version)
+            | Representation::PartialYaml(version) => json!({
                 "kind": "PartialObjectMetadata",
                 "apiVersion": format!("meta.k8s.io/{version}"),
                 "metadata": metadata,

@@ -223,7 +223,10 @@ fn with_defaults(resource: &Resource, mut object: Value) -> Value {
 /// which an earlier program version stored, are removed, and an annotation lists them. Otherwise one such object
 /// would make every list fail.
 pub(crate) fn readable<'s>(resource: &Resource, stored: &'s KeyValue) -> Cow<'s, KeyValue> {
-    if !resource.is_custom() || has_typed_metadata(resource, stored) {
+    if !resource.is_custom()
+        || is_complete(resource, stored)
+        || has_typed_metadata(resource, stored)
+    {
         return Cow::Borrowed(stored);
     }
     // An object that is not JSON is reported when it is decoded.
@@ -243,6 +246,12 @@ pub(crate) fn readable<'s>(resource: &Resource, stored: &'s KeyValue) -> Cow<'s,
         omittable: Omittable::UNKNOWN,
         ..stored.clone()
     })
+}
+
+/// Whether an earlier read has shown that a custom resource has the form that clients get.
+fn is_complete(resource: &Resource, stored: &KeyValue) -> bool {
+    let complete = resource.complete_objects();
+    complete.is_some_and(|objects| objects.contains(&stored.value))
 }
 
 fn has_typed_metadata(resource: &Resource, stored: &KeyValue) -> bool {
@@ -330,15 +339,23 @@ fn converted(resource: &Resource, stored: &KeyValue) -> Result<(Bytes, Omittable
     let is_own = || is_of_type(&stored.value, &resource.info());
     let is_ready = match resource.is_custom() {
         // The conversion has set the defaults.
-        true => resource.webhook().is_some() && is_own(),
+        true if resource.webhook().is_some() => is_own(),
+        true => is_complete(resource, stored),
         false => !resource.shared || is_own(),
     };
+    let as_stored = || (stored.value.clone(), stored.omittable);
     if is_ready {
-        return Ok((stored.value.clone(), stored.omittable));
+        return Ok(as_stored());
     }
     let object = decode(resource, stored)?;
     let bytes = encode_at(&resource.info(), &object, stored.mod_revision);
-    Ok((bytes, Omittable::UNKNOWN))
+    match resource.complete_objects() {
+        Some(complete) if bytes == stored.value => {
+            complete.insert(&bytes);
+            Ok(as_stored())
+        }
+        _ => Ok((bytes, Omittable::UNKNOWN)),
+    }
 }
 
 /// The response to a failure of the store.
