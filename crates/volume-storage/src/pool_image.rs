@@ -21,9 +21,6 @@ const HAS_METADATA_UUID: u64 = 1 << 10;
 /// The image of an empty file system with the given UUID, so that several pools can be mounted at once. Only the
 /// superblock changes: the flag in the superblock states that all other blocks have the UUID of their creation.
 ///
-/// Only the superblock changes: all other blocks keep the UUID that they were made with, and the
-/// superblock says so.
-///
 /// # Errors
 /// The built-in image is damaged.
 pub(crate) fn empty(uuid: [u8; 16]) -> io::Result<Vec<u8>> {

@@ -317,6 +317,7 @@ async fn the_weight_of_all_pods_is_that_of_all_processors() {
     let is_version_2 = weight > 100 && weight < 200 * processors;
     assert!(is_version_1 || is_version_2, "{weight} for {processors}");
     sandbox.destroy().await.unwrap();
+    harness.end().await;
 }
 
 #[tokio::test]
