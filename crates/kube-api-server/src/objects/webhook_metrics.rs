@@ -61,6 +61,15 @@ impl AdmissionCall {
             false => "validating",
         }
     }
+
+    /// The metric labels.
+    fn labels(&self) -> [(&'static str, &str); 3] {
+        [
+            ("name", &self.webhook),
+            ("type", self.step()),
+            ("operation", self.operation),
+        ]
+    }
 }
 
 /// The result of an admission by a webhook; codes are HTTP status codes.
@@ -195,26 +204,19 @@ impl WebhookMetrics {
         }
         for ((call, result), count) in &admissions.results {
             let (code, rejection) = (result.code().to_string(), result.rejection());
-            let labels = [("name", call.webhook.as_str()), ("type", call.step())];
-            let of_operation = [&labels[..], &[("operation", call.operation)]].concat();
-            let is_rejected = text(rejection.is_some());
-            let further = [("code", code.as_str()), ("rejected", is_rejected)];
-            page.add(REQUESTS, &[&of_operation[..], &further].concat(), count);
+            let labels = call.labels();
+            let further = [("code", &*code), ("rejected", text(rejection.is_some()))];
+            page.add(REQUESTS, &[&labels[..], &further].concat(), count);
             if let Some(error) = rejection {
-                let further = [("error_type", error), ("rejection_code", code.as_str())];
-                page.add(REJECTIONS, &[&of_operation[..], &further].concat(), count);
+                let further = [("error_type", error), ("rejection_code", &*code)];
+                page.add(REJECTIONS, &[&labels[..], &further].concat(), count);
             }
         }
         for ((webhook, step), count) in admissions.failures_open() {
             page.add(FAIL_OPEN, &[("name", webhook), ("type", step)], count);
         }
         for ((call, is_rejected), durations) in &admissions.durations {
-            let labels = [
-                ("name", call.webhook.as_str()),
-                ("type", call.step()),
-                ("operation", call.operation),
-                ("rejected", text(*is_rejected)),
-            ];
+            let labels = [&call.labels()[..], &[("rejected", text(*is_rejected))]].concat();
             page.add_histogram(DURATION, &labels, durations);
         }
         for metric in [CONVERSION_REQUESTS, CONVERSION_DURATION] {
