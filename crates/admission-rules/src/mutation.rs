@@ -104,6 +104,11 @@ impl MutatingPolicy {
         self.0.spec["reinvocationPolicy"] == "IfNeeded"
     }
 
+    /// The names of the policy and of the binding.
+    pub fn names(&self) -> (&str, &str) {
+        (&self.0.policy, &self.0.binding)
+    }
+
     /// The message of a refusal.
     fn denial(&self, why: &dyn Display) -> String {
         let BoundPolicy {

@@ -1,6 +1,7 @@
 //! ValidatingAdmissionPolicies: their matching and their validations.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use custom_resources::{Expression, ExpressionError, Values};
 use json_tree::{Value, json};
@@ -11,6 +12,9 @@ use thiserror::Error;
 use crate::binding::{BoundPolicy, ParameterSource};
 use crate::environment::names;
 use crate::error::ConfigurationError;
+use crate::evaluation::{
+    Clock, EnforcementAction, EvaluationFailure, EvaluationObserver, PolicyEvaluation,
+};
 use crate::expressions::{Condition, MatchResult, Variables, compile, conditions, met};
 use crate::request::{Request, ResourceAndKind};
 
@@ -81,18 +85,39 @@ struct Complaint {
     /// The index of the validation; 0 if no validation was evaluated.
     index: usize,
     message: String,
-    /// The reason of the refusal; `None` for an evaluation error.
-    reason: Option<StatusReason>,
+    cause: ComplaintCause,
 }
+
+#[derive(Clone, Copy)]
+enum ComplaintCause {
+    /// A false validation, with the reason of the refusal.
+    Violation(StatusReason),
+    Failure(EvaluationFailure),
+}
+
+/// A complaint, and the duration of the evaluation.
+type TimedComplaint = (Complaint, Duration);
 
 /// The result of one policy with one parameter object.
 #[derive(Default)]
 struct Findings {
-    complaints: Vec<Complaint>,
+    complaints: Vec<TimedComplaint>,
+    /// Failed evaluations that the policy ignores.
+    ignored: Vec<TimedComplaint>,
     /// The keys and values of audit annotations.
     annotations: Vec<(String, String)>,
-    /// The errors of audit annotations.
-    failed_annotations: Vec<String>,
+    /// The errors of audit annotations, and the durations of their evaluation.
+    failed_annotations: Vec<(AnnotationError, Duration)>,
+}
+
+impl Findings {
+    /// Adds a complaint. Failed evaluations count only with `failurePolicy: Fail`.
+    fn add(&mut self, complaint: TimedComplaint, may_fail: bool) {
+        match complaint.0.cause {
+            ComplaintCause::Failure(_) if may_fail => self.ignored.push(complaint),
+            _ => self.complaints.push(complaint),
+        }
+    }
 }
 
 /// The values of audit annotations by policy and key. Several bindings and parameters may have several values.
@@ -118,13 +143,16 @@ impl Policies {
         subjects: &[ResourceAndKind<'_>],
         converted_to: &AsVersion<'_>,
         cluster: &ParameterSource<'_>,
+        observer: &dyn EvaluationObserver,
     ) -> PolicyJudgement {
         let mut judgement = PolicyJudgement::default();
         let mut values = AnnotationValues::new();
         for bound in &self.bound {
-            match bound.findings(request, subjects, converted_to, cluster) {
+            let clock = &|| observer.now();
+            match bound.findings(request, subjects, converted_to, cluster, clock) {
                 Ok(all) => {
                     for findings in all {
+                        bound.observe(&findings, observer);
                         bound.act(request, findings, &mut judgement, &mut values);
                     }
                 }
@@ -206,31 +234,36 @@ impl Rules {
     }
 
     /// The violations and annotations with one parameter object, or without parameters.
-    fn findings(&self, mut values: Values, may_fail: bool) -> Findings {
+    fn findings(&self, mut values: Values, may_fail: bool, clock: &Clock<'_>) -> Findings {
         let mut findings = Findings::default();
+        let begin = clock();
         match met(&self.conditions, &values) {
             MatchResult::Yes => {}
             MatchResult::No => return findings,
             MatchResult::Unknown(error) => {
-                let failure = Complaint::failure(0, error.to_string());
-                findings.complaints.extend((!may_fail).then_some(failure));
+                let failure = EvaluationFailure::of_rule(&error);
+                let complaint = Complaint::failure(0, error.to_string(), failure);
+                findings.add((complaint, clock().saturating_sub(begin)), may_fail);
                 return findings;
             }
         }
         self.variables.add_to(&mut values);
-        let validations = self.validations.iter().enumerate();
-        let complaints =
-            validations.filter_map(|(index, validation)| validation.judge(index, &values));
-        // Evaluation errors count only with `failurePolicy: Fail`.
-        findings.complaints = complaints
-            .filter(|complaint| complaint.reason.is_some() || !may_fail)
-            .collect();
+        for (index, validation) in self.validations.iter().enumerate() {
+            let begin = clock();
+            if let Some(complaint) = validation.judge(index, &values) {
+                findings.add((complaint, clock().saturating_sub(begin)), may_fail);
+            }
+        }
         for annotation in &self.annotations {
+            let begin = clock();
             match annotation.value(&values) {
                 Ok(Some(value)) => findings.annotations.push((annotation.key.clone(), value)),
                 Ok(None) => {}
                 Err(AnnotationError::Evaluation(_)) if may_fail => {}
-                Err(error) => findings.failed_annotations.push(error.to_string()),
+                Err(error) => {
+                    let took = clock().saturating_sub(begin);
+                    findings.failed_annotations.push((error, took));
+                }
             }
         }
         findings
@@ -248,16 +281,18 @@ impl Validation {
             Ok(Some(false)) => Some(Complaint {
                 index,
                 message: self.message(values),
-                reason: Some(self.reason),
+                cause: ComplaintCause::Violation(self.reason),
             }),
             Ok(None) => Some(Complaint::failure(
                 index,
                 "cel expression resulted in other than a bool".to_owned(),
+                EvaluationFailure::Invalid,
             )),
             Err(error) => {
                 let source = &self.source;
                 let text = format!("expression '{source}' resulted in error: {error}");
-                Some(Complaint::failure(index, text))
+                let failure = EvaluationFailure::of_expression(&error);
+                Some(Complaint::failure(index, text, failure))
             }
         }
     }
@@ -292,6 +327,15 @@ enum AnnotationError {
     Type(String),
 }
 
+impl AnnotationError {
+    fn failure(&self) -> EvaluationFailure {
+        match self {
+            Self::Evaluation(error) => EvaluationFailure::of_expression(error),
+            Self::Type(_) => EvaluationFailure::Invalid,
+        }
+    }
+}
+
 impl Annotation {
     /// The value; `None` for null and for an empty text.
     fn value(&self, values: &Values) -> Result<Option<String>, AnnotationError> {
@@ -313,11 +357,18 @@ impl Annotation {
 
 impl Complaint {
     /// A failed evaluation.
-    fn failure(index: usize, message: String) -> Self {
+    fn failure(index: usize, message: String, failure: EvaluationFailure) -> Self {
         Self {
             index,
             message,
-            reason: None,
+            cause: ComplaintCause::Failure(failure),
+        }
+    }
+
+    fn failed(&self) -> Option<EvaluationFailure> {
+        match self.cause {
+            ComplaintCause::Violation(_) => None,
+            ComplaintCause::Failure(failure) => Some(failure),
         }
     }
 }
@@ -330,6 +381,7 @@ impl BoundPolicy<Rules> {
         subjects: &[ResourceAndKind<'_>],
         converted_to: &AsVersion<'_>,
         cluster: &ParameterSource<'_>,
+        clock: &Clock<'_>,
     ) -> Result<Vec<Findings>, ConfigurationError> {
         let Some(index) = self.match_request(request, subjects)? else {
             return Ok(Vec::new());
@@ -354,9 +406,38 @@ impl BoundPolicy<Rules> {
         let findings = settings.iter().map(|settings| {
             let mut values = of_request.clone();
             values.add("params", settings);
-            rules.findings(values, self.may_fail())
+            rules.findings(values, self.may_fail(), clock)
         });
         Ok(findings.collect())
+    }
+
+    /// Reports each evaluation with an effect: once for each action of a complaint, and for each ignored failure.
+    fn observe(&self, findings: &Findings, observer: &dyn EvaluationObserver) {
+        let report = |failure, action, took| {
+            observer.validated(&PolicyEvaluation {
+                policy: &self.policy,
+                binding: &self.binding,
+                failure,
+                action,
+                took,
+            });
+        };
+        for (complaint, took) in &findings.complaints {
+            for action in crate::matching::texts(&self.bound["validationActions"]) {
+                let action = match action {
+                    "Warn" => EnforcementAction::Warn,
+                    "Audit" => EnforcementAction::Audit,
+                    _ => EnforcementAction::Deny,
+                };
+                report(complaint.failed(), action, *took);
+            }
+        }
+        for (complaint, took) in &findings.ignored {
+            report(complaint.failed(), EnforcementAction::Allow, *took);
+        }
+        for (error, took) in &findings.failed_annotations {
+            report(Some(error.failure()), EnforcementAction::Deny, *took);
+        }
     }
 
     /// Applies the binding's `validationActions` to the violations, and collects the annotations.
@@ -369,7 +450,7 @@ impl BoundPolicy<Rules> {
     ) {
         let (policy, binding) = (&self.policy, &self.binding);
         let actions = &self.bound["validationActions"];
-        for complaint in &findings.complaints {
+        for (complaint, _) in &findings.complaints {
             let message = &complaint.message;
             for action in crate::matching::texts(actions) {
                 match action {
@@ -389,7 +470,10 @@ impl BoundPolicy<Rules> {
                         judgement.annotations.push(annotation);
                     }
                     _ => {
-                        let reason = complaint.reason.unwrap_or(StatusReason::Invalid);
+                        let reason = match complaint.cause {
+                            ComplaintCause::Violation(reason) => reason,
+                            ComplaintCause::Failure(_) => StatusReason::Invalid,
+                        };
                         judgement.deny(request, self.denial(message), reason);
                     }
                 }
@@ -402,8 +486,9 @@ impl BoundPolicy<Rules> {
             }
         }
         // As upstream, an annotation that has no value refuses the request whatever the actions are.
-        for message in findings.failed_annotations {
-            judgement.deny(request, self.denial(&message), StatusReason::Invalid);
+        for (error, _) in findings.failed_annotations {
+            let message = self.denial(&error.to_string());
+            judgement.deny(request, message, StatusReason::Invalid);
         }
     }
 

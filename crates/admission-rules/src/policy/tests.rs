@@ -1,5 +1,6 @@
 //! Tests of validating policies.
 
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use resource_kinds::ObjectReader;
@@ -24,8 +25,34 @@ impl ObjectReader for Cluster {
     }
 }
 
+/// Collects evaluations; each reading of its clock is a millisecond later.
+#[derive(Default)]
+struct Evaluations {
+    readings: Cell<u64>,
+    all: RefCell<Vec<(Option<EvaluationFailure>, EnforcementAction, Duration)>>,
+}
+
+impl EvaluationObserver for Evaluations {
+    fn now(&self) -> Duration {
+        self.readings.set(self.readings.get() + 1);
+        Duration::from_millis(self.readings.get())
+    }
+
+    fn validated(&self, evaluation: &PolicyEvaluation<'_>) {
+        assert_eq!((evaluation.policy, evaluation.binding), ("p", "b"));
+        let (failure, action) = (evaluation.failure, evaluation.action);
+        self.all
+            .borrow_mut()
+            .push((failure, action, evaluation.took));
+    }
+}
+
 /// The judgement about a pod by policies with this spec, each with this binding.
 fn judged(spec: &Value, binding: &Value) -> PolicyJudgement {
+    judged_before(spec, binding, &Evaluations::default())
+}
+
+fn judged_before(spec: &Value, binding: &Value, observer: &Evaluations) -> PolicyJudgement {
     let mut full = json!({"failurePolicy": "Fail",
         "matchConstraints": {"resourceRules": [{"operations": ["*"], "apiGroups": [""],
             "apiVersions": ["v1"], "resources": ["pods"]}]}});
@@ -53,7 +80,7 @@ fn judged(spec: &Value, binding: &Value) -> PolicyJudgement {
             old: Value::Null,
         })
     };
-    policies.judge(&request, &[PODS], &unchanged, &cluster)
+    policies.judge(&request, &[PODS], &unchanged, &cluster, observer)
 }
 
 fn message(judgement: &PolicyJudgement) -> &str {
@@ -162,5 +189,49 @@ fn failures_count_as_the_policy_says() {
     assert!(
         message(&denied).contains("unsupported return type"),
         "{denied:?}"
+    );
+}
+
+#[test]
+fn evaluations_with_an_effect_are_observed() {
+    let evaluations = |spec: Value, binding: Value| {
+        let observer = Evaluations::default();
+        judged_before(&spec, &binding, &observer);
+        observer.all.into_inner()
+    };
+    let validations = json!({"validations": [{"expression": "true"},
+        {"expression": "object.spec.priority < 3"}, {"expression": "object.spec.missing == 1"}]});
+    let invalid = Some(EvaluationFailure::Invalid);
+    let took = Duration::from_millis(1);
+    let both = json!({"validationActions": ["Warn", "Audit"]});
+    assert_eq!(
+        evaluations(validations.clone(), both),
+        [
+            (None, EnforcementAction::Warn, took),
+            (None, EnforcementAction::Audit, took),
+            (invalid, EnforcementAction::Warn, took),
+            (invalid, EnforcementAction::Audit, took),
+        ]
+    );
+    let mut ignoring = validations;
+    ignoring["failurePolicy"] = json!("Ignore");
+    assert_eq!(
+        evaluations(ignoring, json!({})),
+        [
+            (None, EnforcementAction::Deny, took),
+            (invalid, EnforcementAction::Allow, took),
+        ]
+    );
+    let condition = json!({"validations": [{"expression": "true"}],
+        "matchConditions": [{"name": "c", "expression": "object.spec.missing == 1"}]});
+    assert_eq!(
+        evaluations(condition, json!({})),
+        [(invalid, EnforcementAction::Deny, took)]
+    );
+    let annotation =
+        json!({"auditAnnotations": [{"key": "k", "valueExpression": "object.spec.priority"}]});
+    assert_eq!(
+        evaluations(annotation, json!({"validationActions": ["Warn"]})),
+        [(invalid, EnforcementAction::Deny, took)]
     );
 }

@@ -1,7 +1,13 @@
 //! ResourceQuotas of a namespace.
 
+use std::sync::{Arc, Mutex};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use json_tree::{Value, json};
 use kube_api_server::AdmissionConfiguration;
+use mvcc_store::embedded::EmbeddedStore;
+use mvcc_store::{Operation, Store, StoreError, StoreLayer, Txn, TxnResult};
 
 use crate::harness::{Api, CONFIG_MAPS, PODS, config_map, pod};
 
@@ -230,6 +236,87 @@ async fn a_quota_that_comes_while_others_write_counts_exactly() {
     }
 }
 
+/// Work that is executed once, after the next transaction on the guard of a quota.
+struct AfterGuard {
+    store: Arc<EmbeddedStore>,
+    work: Mutex<Option<BoxFuture<'static, ()>>>,
+}
+
+impl StoreLayer for AfterGuard {
+    fn inner(&self) -> &dyn Store {
+        self.store.as_ref()
+    }
+
+    fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResult, StoreError>> {
+        let is_of_guard = |operation: &Operation| matches!(operation, Operation::Put { key, .. } if key.starts_with(b"/quota-guards/"));
+        let work = match txn.operations.iter().any(is_of_guard) {
+            true => self.work.lock().unwrap().take(),
+            false => None,
+        };
+        let stored = self.store.txn(txn);
+        async move {
+            let result = stored.await;
+            if let Some(work) = work {
+                work.await;
+            }
+            result
+        }
+        .boxed()
+    }
+}
+
+/// findings R19: a deletion between the read of a quota and the count of its objects does not hide an object that the quota
+/// did not count.
+#[tokio::test]
+async fn a_count_is_compared_with_the_quota_of_its_revision() {
+    let api = Api::new().await;
+    for name in ["a", "b"] {
+        api.create(CONFIG_MAPS, config_map(name)).await;
+    }
+    api.create(QUOTAS, quota(json!({"configmaps": "5"}))).await;
+    let store = api.store.clone();
+    // An object that the quota does not count.
+    let range = mvcc_store::Range {
+        start: b"/registry/configmaps/default/b".to_vec(),
+        ..mvcc_store::Range::default()
+    };
+    let item = store.range(range).await.unwrap().items.pop().unwrap();
+    let put = Operation::Put {
+        key: b"/registry/configmaps/default/c".to_vec(),
+        value: mvcc_store::Value::Plain(item.value),
+        lease: None,
+    };
+    let txn = Txn {
+        compare: vec![],
+        operations: vec![put],
+    };
+    store.txn(txn).await.unwrap();
+    assert_eq!(used(&api).await["configmaps"], "2");
+    let delete = async move {
+        let (code, _) = api
+            .send("DELETE", &format!("{CONFIG_MAPS}/a"), Value::Null)
+            .await;
+        assert_eq!(code, 200);
+        assert_eq!(used(&api).await["configmaps"], "1");
+    };
+    let view = Arc::new(AfterGuard {
+        store: store.clone(),
+        work: Mutex::new(Some(delete.boxed())),
+    });
+    let again = Api::through(store, view, kube_api_server::Limits::default(), None).await;
+    let counted = async {
+        while used(&again).await["configmaps"] != "2"
+            || again.get(&format!("{CONFIG_MAPS}/a")).await.0 != 404
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    let patience = std::time::Duration::from_secs(60);
+    tokio::time::timeout(patience, counted)
+        .await
+        .expect("two objects are counted");
+}
+
 /// findings R19: a wrong count is corrected by a change of the quota and by the next start.
 #[tokio::test]
 async fn a_quota_that_counts_wrong_heals() {
@@ -245,11 +332,10 @@ async fn a_quota_that_counts_wrong_heals() {
         start: b"/registry/configmaps/default/a".to_vec(),
         ..mvcc_store::Range::default()
     };
-    use mvcc_store::Store;
     let items = api.store.range(range).await.unwrap().items;
-    let txn = mvcc_store::Txn {
+    let txn = Txn {
         compare: vec![],
-        operations: vec![mvcc_store::Operation::Delete {
+        operations: vec![Operation::Delete {
             key: items[0].key.to_vec(),
         }],
     };

@@ -303,6 +303,7 @@ pub(crate) fn page(metrics: &Metrics, objects: &Objects) -> Page {
     }
     page.add(FULL, &[], u8::from(occupancy.full.is_some()));
     objects.webhook_metrics.write(&mut page);
+    objects.policy_metrics.write(&mut page);
     write_process(metrics.started, &mut page);
     refusals::write(&mut page);
     let sources = metrics.sources.lock();

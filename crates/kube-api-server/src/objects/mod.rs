@@ -8,6 +8,7 @@ pub(crate) mod manager_versions;
 pub(crate) mod metadata;
 pub(crate) mod namespace_share;
 pub(crate) mod object_write;
+pub(crate) mod policy_metrics;
 pub(crate) mod quota;
 pub(crate) mod recent_values;
 pub(crate) mod remove;

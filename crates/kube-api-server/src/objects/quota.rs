@@ -169,8 +169,9 @@ pub(crate) async fn settle(
     Ok(stored)
 }
 
-/// Counts the usage of a quota at one revision; `None` if the quota has changed meanwhile. Every write that affects
-/// the usage changes the quota.
+/// Counts the usage of a quota at one revision; `None` if the quota has changed meanwhile, also before that revision: an
+/// equal usage of an earlier quota does not show that the quota is correct. Every write that affects the usage changes the
+/// quota.
 async fn recount(
     objects: &Objects,
     resource: &Resource,
@@ -179,6 +180,15 @@ async fn recount(
     let quota = storage::decode(resource, stored)?;
     let (namespace, _) = resource.names(&stored.key);
     let revision = objects.store.current_revision();
+    let newest = Range {
+        start: stored.key.to_vec(),
+        revision: Some(revision),
+        ..Range::default()
+    };
+    let newest = objects.read_range(newest).await?.items.pop();
+    if newest.is_none_or(|newest| newest.mod_revision != stored.mod_revision) {
+        return Ok(None);
+    }
     let mut listed = Vec::new();
     for (group, plural) in rules::kinds(&quota) {
         let Some(kind) = objects.catalog.any_version(&group, &plural) else {

@@ -29,6 +29,7 @@ use crate::objects::converted_objects::ConvertedObjects;
 use crate::objects::field_text_cache::FieldTextCache;
 use crate::objects::metadata;
 use crate::objects::namespace_share::{self, PendingBytes};
+use crate::objects::policy_metrics::PolicyMetrics;
 use crate::objects::watch_event_cache::WatchEventCache;
 use crate::objects::webhook_metrics::WebhookMetrics;
 
@@ -61,6 +62,7 @@ pub(crate) struct Objects {
     /// The connections to webhooks.
     pub(crate) server_pools: ServerPools,
     pub(crate) webhook_metrics: WebhookMetrics,
+    pub(crate) policy_metrics: PolicyMetrics,
 }
 
 impl Objects {
@@ -81,6 +83,7 @@ impl Objects {
             converted_objects: ConvertedObjects::default(),
             server_pools: ServerPools::default(),
             webhook_metrics: WebhookMetrics::default(),
+            policy_metrics: PolicyMetrics::default(),
             limited_resources,
         }
     }

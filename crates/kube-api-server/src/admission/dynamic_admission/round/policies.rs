@@ -2,10 +2,11 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use admission_rules::{
-    AdmissionObjects, MutatingPolicy, ParameterSource, Patch, Policies, PolicyFailures,
-    PolicyJudgement, RuleError,
+    AdmissionObjects, EvaluationFailure, MutatingPolicy, ParameterSource, Patch, Policies,
+    PolicyFailures, PolicyJudgement, RuleError,
 };
 use json_tree::Value;
 use object_model::Status;
@@ -45,6 +46,16 @@ pub(super) enum MutationError {
     Apply(OverlayError),
     #[error("strict decoding error: {0}")]
     Strict(String),
+}
+
+impl MutationError {
+    /// The kind of the failure, for metrics.
+    fn failure(&self) -> EvaluationFailure {
+        match self {
+            Self::Rule(error) => EvaluationFailure::of_rule(error),
+            _ => EvaluationFailure::Invalid,
+        }
+    }
 }
 
 impl AdmissionReviewer<'_> {
@@ -150,6 +161,7 @@ impl AdmissionReviewer<'_> {
             }
             for number in 0..policy.changes() {
                 let request = self.request(index, "", &mutated, &old);
+                let started = Instant::now();
                 let patched = policy
                     .change(number, &request, settings)
                     .map_err(MutationError::from)
@@ -157,6 +169,9 @@ impl AdmissionReviewer<'_> {
                         None => Ok(None),
                         Some(patch) => self.patched(index, &mutated, patch),
                     });
+                let failure = patched.as_ref().err().map(MutationError::failure);
+                let metrics = &self.objects.policy_metrics;
+                metrics.mutated(policy.names(), failure, started.elapsed());
                 match patched {
                     Ok(Some(patched)) => mutated = patched,
                     Ok(None) => {}
@@ -264,7 +279,14 @@ impl AdmissionReviewer<'_> {
                 objects: reads,
                 plural_of: &plural_of(&served),
             };
-            Ok(policies.judge(&request, &self.subjects(), &converted_to, &cluster))
+            let observer = &self.objects.policy_metrics;
+            Ok(policies.judge(
+                &request,
+                &self.subjects(),
+                &converted_to,
+                &cluster,
+                observer,
+            ))
         })?;
         Ok((judgement, missing.into_inner()))
     }
