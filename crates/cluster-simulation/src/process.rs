@@ -47,9 +47,15 @@ mod tests {
     use tokio::time::{Instant, sleep};
 
     use super::*;
+    use crate::run::run_on_thread;
 
-    #[tokio::test(start_paused = true)]
-    async fn work_is_suspended_with_its_process() {
+    #[test]
+    fn work_is_suspended_with_its_process() {
+        let polls = run_on_thread(1, polls_of_a_suspended_process).unwrap();
+        assert!((98..=102).contains(&polls), "{polls}");
+    }
+
+    async fn polls_of_a_suspended_process() -> u32 {
         let process = Process::default();
         let start = Instant::now();
         let other = process.clone();
@@ -68,6 +74,6 @@ mod tests {
             polls
         });
         let (polls, ()) = tokio::join!(work, stopped);
-        assert!((98..=102).contains(&polls), "{polls}");
+        polls
     }
 }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use nix::sys::wait::{WaitStatus, waitpid};
-use tokio::time::Instant;
 
 use crate::flawed_store::StoreFlaw;
 use crate::trace::Summary;
@@ -196,20 +195,12 @@ where
 {
     let live = move || {
         system::begin(seed);
+        // With I/O, the runtime waits for timers in `epoll_wait`, which the simulation replaces.
         let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .on_thread_unpark(|| {
-                if let Some(started) = STARTED.get() {
-                    system::set_elapsed(started.elapsed());
-                }
-            })
+            .enable_all()
             .build()
             .context("no runtime")?;
-        let outcome = runtime.block_on(async {
-            STARTED.set(Some(Instant::now()));
-            life().await
-        });
+        let outcome = runtime.block_on(async { life().await });
         // The rest of the world is dropped without trace lines.
         runtime.shutdown_timeout(Duration::ZERO);
         Ok(outcome)
@@ -222,16 +213,10 @@ where
     joined.unwrap_or_else(|_| bail!("the world's thread failed"))
 }
 
-thread_local! {
-    static STARTED: std::cell::Cell<Option<Instant>> = const { std::cell::Cell::new(None) };
-}
-
 /// Pauses the whole machine: time passes without work. Due work is executed afterwards.
 pub async fn suspend_machine(time: Duration) {
-    if let Some(started) = STARTED.get() {
-        system::set_elapsed(started.elapsed() + time);
-    }
-    tokio::time::advance(time).await;
+    system::advance(time);
+    tokio::task::yield_now().await;
 }
 
 fn encode(summary: &Summary) -> String {

@@ -1,8 +1,8 @@
 //! The simulated clock and random bytes of a world, and `fork`.
 //!
-//! The program that contains this file defines `clock_gettime` and `getrandom`, so that all code of the program (the
-//! standard library, all dependencies, the product) gets time and randomness from this file. On a thread without
-//! a world both behave like the system's functions. Only this file of the crate has `unsafe`; the product is never
+//! The program that contains this file defines `clock_gettime`, `epoll_wait` and `getrandom`, so that all code of the program
+//! (the standard library, all dependencies, the product) gets time and randomness from this file. On a thread without
+//! a world they behave like the system's functions. Only this file of the crate has `unsafe`; the product is never
 //! linked with this file.
 
 #![expect(unsafe_code, reason = "replaces functions of the C library")]
@@ -38,8 +38,8 @@ thread_local! {
     };
 }
 
-/// Starts a world on this thread: its clocks do not advance until they are set, and its random bytes depend on the
-/// seed. Must be called before any other code on the thread.
+/// Starts a world on this thread: its clocks advance only with [`advance`] and while the runtime waits, and its random bytes
+/// depend on the seed. Must be called before any other code on the thread.
 pub fn begin(seed: u64) {
     SYSTEM.with(|system| {
         system.random.set(seed);
@@ -47,9 +47,9 @@ pub fn begin(seed: u64) {
     });
 }
 
-/// Sets the clocks.
-pub fn set_elapsed(elapsed: Duration) {
-    SYSTEM.with(|system| system.elapsed.set(elapsed));
+/// Advances the clocks.
+pub fn advance(time: Duration) {
+    SYSTEM.with(|system| system.elapsed.set(system.elapsed.get() + time));
 }
 
 /// The reading of the clock since the machine's start.
@@ -123,6 +123,41 @@ pub unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::
     let real: ClockGettime = unsafe { std::mem::transmute::<*mut c_void, ClockGettime>(real) };
     // SAFETY: the arguments are those of the caller.
     unsafe { real(clock, time) }
+}
+
+/// Replaces the C library's function, with which the runtime waits for the next timer. The wait of a world ends at once, and
+/// its clocks have advanced by the time of the wait, unless an event came before.
+///
+/// # Safety
+///
+/// As the C library's function: there is room for `max` events at `events`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn epoll_wait(
+    epoll: c_int,
+    events: *mut libc::epoll_event,
+    max: c_int,
+    timeout_ms: c_int,
+) -> c_int {
+    let is_simulated = SYSTEM.with(|system| system.running.get());
+    let time = u64::try_from(timeout_ms).ok().filter(|_| is_simulated);
+    let real_ms = time.map_or(timeout_ms, |_| 0);
+    let no_mask = std::ptr::null::<c_void>();
+    // SAFETY: the arguments are those of the caller; without a mask, this is `epoll_wait`.
+    let ready = unsafe {
+        libc::syscall(
+            libc::SYS_epoll_pwait,
+            epoll,
+            events,
+            max,
+            real_ms,
+            no_mask,
+            0_usize,
+        )
+    };
+    if let (0, Some(time)) = (ready, time) {
+        advance(Duration::from_millis(time));
+    }
+    ready as c_int
 }
 
 /// Replaces the C library's function.

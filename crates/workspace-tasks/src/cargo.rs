@@ -24,10 +24,6 @@ const LINTING_COMPILER: [(&str, &str); 2] = [
 /// The first words of each nextest command.
 pub const NEXTEST: &[&str] = &["nextest", "run", "--no-fail-fast"];
 
-/// The setting of cargo with which the crates of the workspace are optimised like the libraries of a debug build: a
-/// simulated world is nothing but computing.
-const OPTIMISED: (&str, &str) = ("CARGO_PROFILE_DEV_OPT_LEVEL", "1");
-
 /// Runs cargo. Fails if cargo fails.
 pub fn run(root: &Path, arguments: &[&str]) -> Result<()> {
     run_to_end(command(root), arguments)
@@ -38,26 +34,18 @@ pub fn run_for_tests(root: &Path, arguments: &[&str]) -> Result<()> {
     run_to_end(for_tests(root), arguments)
 }
 
-/// A cargo command for all tests that do not only compute.
+/// A cargo command for all tests that do not only compute, with the checks of a debug build.
 pub fn for_tests(root: &Path) -> Command {
     let mut cargo = command(root);
     cargo.envs(LINTING_COMPILER);
     cargo
 }
 
-/// A cargo command for programs that only compute, with the checks of a debug build.
-pub fn for_computing(root: &Path) -> Command {
-    let mut cargo = command(root);
-    cargo.env(OPTIMISED.0, OPTIMISED.1);
-    cargo
-}
-
 /// A cargo command for tests that only compute, with a lower priority than that of the tests that run concurrently. With a
 /// niceness of 10 some got so little processor time that they reached their time limit.
-pub fn for_computing_in_background(root: &Path) -> Command {
+pub fn in_background(root: &Path) -> Command {
     let mut nice = Command::new("nice");
     nice.args(["-n", "5"]).arg(program());
-    nice.env(OPTIMISED.0, OPTIMISED.1);
     in_clean_environment(nice, root)
 }
 

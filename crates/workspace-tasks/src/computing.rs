@@ -1,14 +1,15 @@
-//! The tests that only compute: simulated worlds and models. They are built with optimisation, because they then need a fifth of
-//! the processor time, and the longest test a ninth. The tests of decisions compute for a minute without optimisation, and
-//! their optimised build takes more than twice that time.
+//! The tests that only compute: simulated worlds and models. They are built like the released program, because they then need
+//! a fifth of the processor time, and the longest test a ninth; and because most of what they need was compiled for the
+//! program (decision 085). The tests of decisions compute for a minute without optimisation, and their optimised build takes
+//! more than that time.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
-use crate::cargo;
+use crate::{cargo, setup};
 
 /// Nextest's expression for these tests: those of the group `computing` in `.config/nextest.toml`.
 pub const FILTER: &str = "(package(cluster-simulation) or package(model-check)) and kind(test)";
@@ -16,12 +17,16 @@ pub const FILTER: &str = "(package(cluster-simulation) or package(model-check)) 
 /// The packages with these tests.
 pub const PACKAGES: [&str; 2] = ["cluster-simulation", "model-check"];
 
+/// The package of the program. It is selected with each package of [`PACKAGES`], because the selection determines the features
+/// of libraries: those of the program are not built again.
+const PROGRAM: &str = "mainstay";
+
 /// Builds the tests.
 ///
 /// # Errors
 /// The directories of the tests cannot be read, or cargo fails.
 pub fn build(root: &Path) -> Result<()> {
-    run(cargo::for_computing(root), &["test", "--no-run"], root)
+    run(|| cargo::command(root), &["test", "--no-run"], root)
 }
 
 /// Runs the tests with nextest and a low priority.
@@ -29,27 +34,47 @@ pub fn build(root: &Path) -> Result<()> {
 /// # Errors
 /// The directories of the tests cannot be read, or a test fails.
 pub fn run_in_background(root: &Path) -> Result<()> {
-    let nextest = [cargo::NEXTEST, &["--filterset", FILTER]].concat();
-    run(cargo::for_computing_in_background(root), &nextest, root)
+    run(|| cargo::in_background(root), cargo::NEXTEST, root)
 }
 
-fn run(cargo: Command, words: &[&str], root: &Path) -> Result<()> {
-    let selection = selection(root)?;
-    let selection: Vec<&str> = selection.iter().map(String::as_str).collect();
-    cargo::run_to_end(cargo, &[words, &selection].concat())
+/// Runs the tests with cargo's test runner.
+///
+/// # Errors
+/// The directories of the tests cannot be read, or a test fails.
+pub fn run_plainly(root: &Path) -> Result<()> {
+    run(|| cargo::command(root), &["test", "--no-fail-fast"], root)
 }
 
-/// Cargo's options for the tests. All packages are selected, because the selection determines the features of libraries:
-/// each library is built once for all tests.
-fn selection(root: &Path) -> Result<Vec<String>> {
-    let mut options = vec!["--workspace".to_owned()];
-    for package in PACKAGES {
-        let directory = root.join("crates").join(package).join("tests");
-        for name in test_names(&directory)? {
-            options.extend(["--test".to_owned(), name]);
-        }
+/// Builds and runs the program of one of [`PACKAGES`].
+///
+/// # Errors
+/// Cargo or the program fails.
+pub fn run_program(root: &Path, package: &str, arguments: &[&str]) -> Result<()> {
+    let selection = ["--package", PROGRAM, "--package", package, "--bin", package];
+    let build = [&["build", "--quiet", "--release"], &selection[..]].concat();
+    cargo::run(root, &build)?;
+    let program = setup::target(root).join("release").join(package);
+    let mut command = Command::new(&program);
+    let status = command.args(arguments).current_dir(root).status();
+    let status = status.with_context(|| format!("start {}", program.display()))?;
+    if !status.success() {
+        bail!("{package} ended with {status}");
     }
-    Ok(options)
+    Ok(())
+}
+
+/// Runs cargo for the tests of each package; after a failure also for the packages that follow.
+fn run(cargo: impl Fn() -> Command, words: &[&str], root: &Path) -> Result<()> {
+    let run = |package: &&str| {
+        let directory = root.join("crates").join(package).join("tests");
+        let names = test_names(&directory)?;
+        let selection = ["--release", "--package", PROGRAM, "--package", package];
+        let tests = names.iter().flat_map(|name| ["--test", name]);
+        let options: Vec<&str> = selection.into_iter().chain(tests).collect();
+        cargo::run_to_end(cargo(), &[words, &options].concat())
+    };
+    let results: Vec<Result<()>> = PACKAGES.iter().map(run).collect();
+    results.into_iter().collect()
 }
 
 /// The names of the tests in a package's directory of tests: files, and directories with a `main.rs` (The Cargo Book, target

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::cargo;
+use crate::computing;
 
 /// The arguments of the model checker.
 #[derive(clap::Args)]
@@ -17,7 +17,6 @@ pub struct ModelCheck {
 
 /// Explores the requested worlds.
 pub fn run(root: &Path, options: &ModelCheck) -> Result<()> {
-    let mut arguments = vec!["run", "--quiet", "--release", "--package=model-check", "--"];
-    arguments.extend(options.arguments.iter().map(String::as_str));
-    cargo::run(root, &arguments)
+    let arguments: Vec<&str> = options.arguments.iter().map(String::as_str).collect();
+    computing::run_program(root, "model-check", &arguments)
 }

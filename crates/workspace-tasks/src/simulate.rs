@@ -5,7 +5,7 @@ use std::thread::available_parallelism;
 
 use anyhow::Result;
 
-use crate::cargo;
+use crate::computing;
 
 /// The arguments of the simulation.
 #[derive(clap::Args)]
@@ -33,20 +33,8 @@ pub fn run(root: &Path, options: &Simulate) -> Result<()> {
         options.seeds.to_string(),
         jobs.to_string(),
     );
-    let mut arguments = vec![
-        "run",
-        "--quiet",
-        "--package=cluster-simulation",
-        "--bin=cluster-simulation",
-        "--",
-        "--from",
-        &from,
-        "--seeds",
-        &seeds,
-        "--jobs",
-        &jobs,
-    ];
+    let mut arguments = vec!["--from", &from, "--seeds", &seeds, "--jobs", &jobs];
     let flags = [(options.trace, "--trace"), (options.twice, "--twice")];
     arguments.extend(flags.iter().filter(|(on, _)| *on).map(|(_, flag)| *flag));
-    cargo::run_to_end(cargo::for_computing(root), &arguments)
+    computing::run_program(root, "cluster-simulation", &arguments)
 }

@@ -46,7 +46,7 @@ pub fn test(root: &Path, without_end_to_end: bool) -> Result<()> {
     step("tests", || {
         run_serially(root, &[&inner, without_computing().as_slice()].concat())
     })?;
-    step("tests that compute", || run_computing_tests_plainly(root))?;
+    step("tests that compute", || computing::run_plainly(root))?;
     step("fuzz", || fuzz::run_with_tests(root, FUZZ_SECONDS))?;
     step("end to end", || {
         run_serially(root, &["--package", "end-to-end"])
@@ -100,18 +100,18 @@ fn preparation(root: &Path) -> Vec<Step<'_>> {
     ]
 }
 
-/// Builds all tests, and concurrently the release program, because the last crates of each build are compiled alone.
+/// Builds all tests, and concurrently the release program and the tests that are built like it, because the last crates of
+/// each build are compiled alone.
 fn build(root: &Path) -> Result<()> {
-    let tests = || {
-        step("test build", || build_tests(root))?;
+    let release = || {
+        cargo::run(root, &["build", "--release", "--package", "mainstay"])?;
         if has_nextest(root) {
             step("build of the tests that compute", || computing::build(root))?;
         }
         Ok(())
     };
-    let release = || cargo::run(root, &["build", "--release", "--package", "mainstay"]);
     side_by_side(vec![
-        Step::new("builds of the tests", tests),
+        Step::new("test build", || build_tests(root)),
         Step::new("release build", release),
     ])
 }
@@ -149,7 +149,7 @@ fn all_tests(root: &Path) -> Vec<Step<'_>> {
     let mut steps = vec![
         Step::new("tests", || {
             let filter = remaining_tests();
-            run_with_nextest(root, &["--workspace", &threads(8), "--filterset", &filter])
+            run_with_nextest(root, &["--workspace", &threads(6), "--filterset", &filter])
         }),
         Step::new("tests that compute", || {
             computing::run_in_background(root)?;
@@ -200,7 +200,7 @@ fn run_plain_tests(root: &Path) -> Result<()> {
     selection.extend(KERNEL.iter().flat_map(|package| ["--exclude", package]));
     selection.extend(without_computing());
     run_serially(root, &selection)?;
-    run_computing_tests_plainly(root)?;
+    computing::run_plainly(root)?;
     let units: Vec<&str> = KERNEL
         .iter()
         .flat_map(|package| ["--package", package])
@@ -214,16 +214,6 @@ fn without_computing() -> Vec<&'static str> {
     packages
         .flat_map(|package| ["--exclude", package])
         .collect()
-}
-
-/// Runs the tests that only compute with cargo's test runner.
-fn run_computing_tests_plainly(root: &Path) -> Result<()> {
-    let packages = computing::PACKAGES.iter();
-    let packages: Vec<&str> = packages
-        .flat_map(|package| ["--package", package])
-        .collect();
-    let test = [&["test", "--no-fail-fast"], packages.as_slice()].concat();
-    cargo::run_to_end(cargo::for_computing(root), &test)
 }
 
 /// Nextest's expression for the tests that need neither root nor installed tools: of the crates of [`KERNEL`] only the

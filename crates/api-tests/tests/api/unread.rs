@@ -70,31 +70,33 @@ fn request(path: &str, accept: &str) -> Request<Empty<Bytes>> {
     request.body(Empty::new()).unwrap()
 }
 
-/// Requests on each connection: 40 responses with one large ConfigMap each, on three connections, exceed the limit of a
-/// sender.
-const REQUESTS: usize = 40;
+/// Connections of a sender.
+const CONNECTIONS: usize = 3;
 
-/// Sends one request on many connections, several times on each, and reads nothing.
+/// Requests on each connection, so that the responses with one large ConfigMap exceed the limit of a sender.
+const REQUESTS: usize = 30;
+
+/// Requests on each connection if each response has all ConfigMaps: 15 responses exceed the limit five times.
+const REQUESTS_FOR_ALL: usize = 5;
+
+/// Sends a request several times on a connection, and reads nothing.
 async fn send_and_read_nothing(
     served: &Served,
     user: &str,
-    connections: usize,
-    path: &str,
-    accept: &str,
+    (path, accept): (&str, &str),
+    requests: usize,
     open: &mut JoinSet<()>,
 ) {
-    for _ in 0..connections {
-        let is_deaf = Arc::new(AtomicBool::new(false));
-        let mut sender = connect(served, user, &is_deaf).await;
-        is_deaf.store(true, Ordering::Relaxed);
-        for _ in 0..REQUESTS {
-            let response = sender.send_request(request(path, accept));
-            open.spawn(async move {
-                // The stream stays open until the test ends it.
-                let _response = response.await;
-                std::future::pending::<()>().await;
-            });
-        }
+    let is_deaf = Arc::new(AtomicBool::new(false));
+    let mut sender = connect(served, user, &is_deaf).await;
+    is_deaf.store(true, Ordering::Relaxed);
+    for _ in 0..requests {
+        let response = sender.send_request(request(path, accept));
+        open.spawn(async move {
+            // The stream stays open until the test ends it.
+            let _response = response.await;
+            std::future::pending::<()>().await;
+        });
     }
 }
 
@@ -208,8 +210,14 @@ async fn answers_that_nobody_reads_are_bounded_whatever_they_are() {
         let before = resident();
         let begun = metric(&served, "apiserver_request_total").await;
         let mut open = JoinSet::new();
-        send_and_read_nothing(&served, "greedy", 3, target.0, target.1, &mut open).await;
-        wait_for_responses(&served, begun + 3 * REQUESTS).await;
+        let requests = match target.0 == one {
+            true => REQUESTS,
+            false => REQUESTS_FOR_ALL,
+        };
+        for _ in 0..CONNECTIONS {
+            send_and_read_nothing(&served, "greedy", target, requests, &mut open).await;
+        }
+        wait_for_responses(&served, begun + CONNECTIONS * requests).await;
         let unread = metric(&served, "mainstay_unread_answer_bytes").await;
         let grown = resident().saturating_sub(before) / MIB;
         println!("{target:?}: {} MiB unread, {grown} MiB more", unread / MIB);
@@ -246,8 +254,9 @@ async fn many_senders_that_read_nothing_leave_room_for_others() {
     let mut open = JoinSet::new();
     let watch = format!("{CONFIG_MAPS}?watch=true");
     for name in &names {
-        send_and_read_nothing(&served, name, 1, &watch, JSON, &mut open).await;
-        send_and_read_nothing(&served, name, 1, CONFIG_MAPS, PROTOBUF, &mut open).await;
+        for target in [(watch.as_str(), JSON), (CONFIG_MAPS, PROTOBUF)] {
+            send_and_read_nothing(&served, name, target, REQUESTS_FOR_ALL, &mut open).await;
+        }
     }
     for round in 0..5 {
         // The refusal has a retry delay of one second. The clients with unread responses have two seconds to read, from

@@ -20,7 +20,6 @@ const TIDY: &str = "crates/workspace-tasks/src/tidy/";
 const FOREIGN: &[&str] = &[
     "PR_GET_AUXV",
     "encoding_rs",
-    "epoll_wait",
     "idna_adapter",
     "jiff::Timestamp::now",
     "miniz_oxide",
