@@ -1,5 +1,7 @@
 //! Expressions in webhooks and policies. They are compiled at the creation, so that invalid expressions are refused.
 
+use std::sync::Arc;
+
 use custom_resources::{Expression, ExpressionError, Values};
 use json_tree::{Value, json};
 use object_model::{FieldError, FieldPath, Status};
@@ -20,7 +22,7 @@ pub(crate) struct Condition {
 
 /// A policy's variables by name.
 #[derive(Clone, Debug)]
-pub(crate) struct Variables(Vec<(String, Expression)>);
+pub(crate) struct Variables(Arc<[(String, Expression)]>);
 
 impl Variables {
     /// Compiles the variables of a policy.
@@ -36,14 +38,9 @@ impl Variables {
         variables.collect::<Result<_, ExpressionError>>().map(Self)
     }
 
-    /// Evaluates the variables in order, and adds their values.
+    /// Adds the variables, which are evaluated at their first use.
     pub fn add_to(&self, values: &mut Values) {
-        for (name, expression) in &self.0 {
-            // A failed variable is absent, so a rule that uses it fails.
-            if let Ok(result) = expression.evaluate(values) {
-                values.add_entry(VARIABLES, name, &result);
-            }
-        }
+        values.add_lazily(VARIABLES, &self.0);
     }
 }
 

@@ -42,10 +42,6 @@ impl Variables {
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name)
     }
-
-    pub fn remove(&mut self, name: &str) -> Option<Value> {
-        self.0.remove(name)
-    }
 }
 
 /// The result of an evaluation, and its cost.
@@ -173,7 +169,10 @@ impl Evaluator<'_> {
         let value = match &operand {
             Value::Map(map) => map.get(&select.field).cloned(),
             Value::Object(object) => object.fields.get(&select.name).cloned(),
-            Value::Extension(value) => value.field(&select.name),
+            Value::Extension(value) if is_presence => {
+                return Ok(Value::Bool(value.has_field(&select.name)));
+            }
+            Value::Extension(value) => value.field(&select.name)?,
             _ => return Err(EvaluationError::NoOverload),
         };
         match (value, is_presence, is_optional) {
@@ -455,7 +454,7 @@ fn element(operand: &Value, key: &Value) -> Outcome {
         }
         Value::Extension(value) => match key {
             Value::String(name) => value
-                .field(name)
+                .field(name)?
                 .ok_or_else(|| EvaluationError::NoKey(name.to_string())),
             _ => Err(EvaluationError::NoOverload),
         },

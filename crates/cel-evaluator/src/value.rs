@@ -91,18 +91,30 @@ pub struct Object {
     pub fields: BTreeMap<Arc<str>, Value>,
 }
 
-/// A value of the caller, with member functions of its own.
+/// A value of the caller, with fields and member functions of its own.
 pub trait Extension: Debug + Send + Sync {
     fn type_name(&self) -> &'static str;
 
+    /// Whether there is such a field (`has`); its value is not evaluated.
+    fn has_field(&self, _name: &str) -> bool {
+        false
+    }
+
     /// The value of a field; `None` if there is no such field.
-    fn field(&self, name: &str) -> Option<Value>;
+    ///
+    /// # Errors
+    /// The field has no value.
+    fn field(&self, _name: &str) -> Result<Option<Value>, EvaluationError> {
+        Ok(None)
+    }
 
     /// The result of a member function.
     ///
     /// # Errors
     /// There is no such function for these arguments, or it failed.
-    fn call(&self, function: &str, arguments: &[Value]) -> Result<Value, EvaluationError>;
+    fn call(&self, _function: &str, _arguments: &[Value]) -> Result<Value, EvaluationError> {
+        Err(EvaluationError::NoOverload)
+    }
 }
 
 impl Value {

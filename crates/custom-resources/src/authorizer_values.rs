@@ -96,10 +96,14 @@ impl Extension for Authorizer {
         "kubernetes.authorization.Authorizer"
     }
 
-    fn field(&self, name: &str) -> Option<Cel> {
-        let access = self.resource.clone().filter(|_| name == REQUEST_RESOURCE)?;
+    fn has_field(&self, name: &str) -> bool {
+        name == REQUEST_RESOURCE && self.resource.is_some()
+    }
+
+    fn field(&self, name: &str) -> Result<Option<Cel>, EvaluationError> {
+        let access = self.resource.clone().filter(|_| name == REQUEST_RESOURCE);
         let authorizer = self.clone();
-        Some(value(ResourceCheck { authorizer, access }))
+        Ok(access.map(|access| value(ResourceCheck { authorizer, access })))
     }
 
     fn call(&self, function: &str, arguments: &[Cel]) -> Outcome {
@@ -130,10 +134,6 @@ impl Extension for PathCheck {
         "kubernetes.authorization.PathCheck"
     }
 
-    fn field(&self, _name: &str) -> Option<Cel> {
-        None
-    }
-
     fn call(&self, function: &str, arguments: &[Cel]) -> Outcome {
         match (function, arguments) {
             ("check", [Cel::String(verb)]) => {
@@ -148,10 +148,6 @@ impl Extension for PathCheck {
 impl Extension for GroupCheck {
     fn type_name(&self) -> &'static str {
         "kubernetes.authorization.GroupCheck"
-    }
-
-    fn field(&self, _name: &str) -> Option<Cel> {
-        None
     }
 
     fn call(&self, function: &str, arguments: &[Cel]) -> Outcome {
@@ -179,10 +175,6 @@ impl Extension for ResourceCheck {
         "kubernetes.authorization.ResourceCheck"
     }
 
-    fn field(&self, _name: &str) -> Option<Cel> {
-        None
-    }
-
     fn call(&self, function: &str, arguments: &[Cel]) -> Outcome {
         let [Cel::String(text)] = arguments else {
             return Err(EvaluationError::NoOverload);
@@ -208,10 +200,6 @@ impl Extension for ResourceCheck {
 impl Extension for Decision {
     fn type_name(&self) -> &'static str {
         "kubernetes.authorization.Decision"
-    }
-
-    fn field(&self, _name: &str) -> Option<Cel> {
-        None
     }
 
     fn call(&self, function: &str, arguments: &[Cel]) -> Outcome {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use cel::Env;
-use cel_evaluator::{CompileError, EvaluationError, Key, Names, Program, Value as Cel, Variables};
+use cel_evaluator::{CompileError, EvaluationError, Names, Program, Value as Cel, Variables};
 use json_tree::Value;
 
 use crate::authorization::{RequestAuthorizer, ResourceAccess};
@@ -15,6 +15,7 @@ use crate::cel_bounds;
 use crate::cel_values::typed;
 use crate::construction;
 use crate::expression_error::ExpressionError;
+use crate::lazy_object::LazyObject;
 
 /// Maximum units of cost of one expression (upstream's value).
 pub(crate) const RULE_UNITS_MAX: u64 = 1_000_000;
@@ -129,10 +130,11 @@ impl Expression {
     /// A function failed, a field does not exist, or the budget of the expression or of all expressions about these
     /// values is exhausted.
     pub fn evaluate(&self, values: &Values) -> Result<EvaluationResult, ExpressionError> {
-        let remaining = values.units.load(Ordering::Relaxed);
-        let limit = remaining.min(RULE_UNITS_MAX);
+        let limit = values.units.load(Ordering::Relaxed).min(RULE_UNITS_MAX);
         let evaluation = self.program.evaluate(&values.all, limit);
-        let left = remaining - evaluation.cost.min(limit);
+        // The evaluation may have evaluated other expressions, which have used a part of the budget.
+        let remaining = values.units.load(Ordering::Relaxed);
+        let left = remaining.saturating_sub(evaluation.cost.min(limit));
         values.units.store(left, Ordering::Relaxed);
         match evaluation.result {
             Ok(result) => Ok(EvaluationResult(result)),
@@ -184,14 +186,23 @@ impl Values {
         self.add_value(authorizer_values::AUTHORIZER, authorizer);
     }
 
-    /// Adds the result of an expression as an entry of the map with this name.
-    pub fn add_entry(&mut self, name: &str, key: &str, result: &EvaluationResult) {
-        let mut entries = match self.all.remove(name) {
-            Some(Cel::Map(map)) => Arc::unwrap_or_clone(map),
-            _ => cel_evaluator::Map::default(),
-        };
-        entries.insert(Key::text(key), result.0.clone());
-        self.all.insert(name, Cel::map(entries));
+    /// The remaining budget.
+    #[cfg(test)]
+    pub(crate) fn remaining(&self) -> u64 {
+        self.units.load(Ordering::Relaxed)
+    }
+
+    /// Adds an object whose fields are expressions. A field is evaluated at its first use, with these variables and the
+    /// fields before it.
+    pub fn add_lazily(&mut self, name: &'static str, fields: &Arc<[(String, Expression)]>) {
+        let names = fields.iter().map(|(name, _)| name.clone()).collect();
+        let (fields, values) = (fields.clone(), self.clone());
+        let object = LazyObject::value_of(names, move |position, before| {
+            let mut values = values.clone();
+            values.add_value(name, before);
+            fields[position].1.evaluate(&values).map(|result| result.0)
+        });
+        self.add_value(name, object);
     }
 }
 
@@ -258,19 +269,15 @@ mod tests {
     #[test]
     fn expressions_may_be_about_other_values() {
         let evaluate = |source: &str, values: &Values| {
-            let names = ["object", "params", "variables"];
+            let names = ["object", "params"];
             Expression::compile_with(source, &names)?.evaluate(values)
         };
         let mut values = Values::default();
         values.add("object", &json!({"spec": {"replicas": 3}, "kind": "X"}));
         values.add("params", &Value::Null);
-        let many = evaluate("object.spec.replicas > 2", &values).unwrap();
-        assert_eq!(many.as_bool(), Some(true));
-        values.add_entry("variables", "many", &many);
         let kind = evaluate("object.kind + 'Y'", &values).unwrap();
         assert_eq!((kind.as_text(), kind.as_bool()), (Some("XY"), None));
-        values.add_entry("variables", "kind", &kind);
-        let both = "variables.many && variables.kind == 'XY' && params == null";
+        let both = "object.spec.replicas > 2 && params == null";
         assert_eq!(evaluate(both, &values).unwrap().as_bool(), Some(true));
         assert!(evaluate("object.spec.missing > 1", &values).is_err());
         let unknown = evaluate("self.a", &values).unwrap_err();

@@ -22,6 +22,7 @@ mod expression_error;
 mod facts;
 mod format;
 mod json_path;
+mod lazy_object;
 mod object_meta;
 #[cfg(test)]
 mod rule_corpus;
