@@ -115,6 +115,28 @@ async fn initial_events_end_with_a_bookmark() {
     assert_eq!(events.next().await, None);
 }
 
+/// findings-2 E14: without a version, initial events are the default.
+#[tokio::test]
+async fn a_watch_without_a_version_marks_the_end_of_the_initial_events() {
+    let api = Api::new().await;
+    api.create(CONFIG_MAPS, config_map("a")).await;
+    for version in ["", "&resourceVersion=", "&resourceVersion=0"] {
+        let path = format!("{CONFIG_MAPS}?watch=1{version}");
+        let mut events = Events::open(&api, &format!("{path}&allowWatchBookmarks=true")).await;
+        assert_eq!(events.short().await, "ADDED a");
+        let bookmark = events.next().await.unwrap();
+        let annotations = &bookmark["object"]["metadata"]["annotations"];
+        assert_eq!(annotations["k8s.io/initial-events-end"], "true", "{path}");
+        // A client that has not asked for bookmarks gets none.
+        let mut events = Events::open(&api, &path).await;
+        assert_eq!(events.short().await, "ADDED a");
+        api.create(CONFIG_MAPS, config_map("b")).await;
+        assert_eq!(events.short().await, "ADDED b");
+        api.send("DELETE", &format!("{CONFIG_MAPS}/b"), Value::Null)
+            .await;
+    }
+}
+
 /// findings R22: the error contains the version from the client, and the oldest available version.
 #[tokio::test]
 async fn versions_that_are_forgotten_end_a_watch_with_an_error() {

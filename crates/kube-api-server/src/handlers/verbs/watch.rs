@@ -148,12 +148,13 @@ fn beginning(query: &Query, newest: Revision) -> Result<Beginning, Status> {
     };
     match initial {
         Some(true) if at > newest => Err(storage::too_large(at, newest)),
-        Some(true) => Ok(Beginning::Everything {
+        Some(false) if at.0 == 0 => Ok(Beginning::Now),
+        Some(false) => Ok(Beginning::After(at)),
+        None if at.0 > 0 => Ok(Beginning::After(at)),
+        // Without a version, initial events are the default, as upstream (`SetListOptionsDefaults`).
+        Some(true) | None => Ok(Beginning::Everything {
             marked: query.flag("allowWatchBookmarks"),
         }),
-        Some(false) if at.0 == 0 => Ok(Beginning::Now),
-        None if at.0 == 0 => Ok(Beginning::Everything { marked: false }),
-        _ => Ok(Beginning::After(at)),
     }
 }
 
