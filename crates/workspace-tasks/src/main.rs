@@ -57,8 +57,8 @@ enum Chore {
     Deny(deny::Deny),
     /// Writes the licences of all libraries in the program to the file that the program prints
     Licences,
-    /// Writes the code of the gRPC services from their published files, or says what differs
-    Protocols(protocols::Options),
+    /// Writes the code of the gRPC services from their published files
+    Protocols,
     /// Simulates the control plane with nodes, users and faults; each failing seed repeats exactly
     Simulate(simulate::Simulate),
     /// Explores every interleaving of small worlds with the StatefulSet planner
@@ -99,7 +99,7 @@ fn run(arguments: Arguments) -> Result<()> {
         Chore::Tables(options) => tables::run(&root, &options),
         Chore::Deny(options) => deny::run(&root, &options),
         Chore::Licences => licences::write(&root),
-        Chore::Protocols(options) => protocols::run(&root, &options),
+        Chore::Protocols => protocols::write(&root),
         Chore::Simulate(options) => simulate::run(&root, &options),
         Chore::ModelCheck(options) => model_check::run(&root, &options),
         Chore::Fuzz(options) => fuzz::run(&root, &options),

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use crate::deny::Deny;
 use crate::engines::{self, Choice};
 use crate::test_programs::TEST_PROGRAMS;
-use crate::{cargo, computing, deny, fuzz, protocols, setup, tables, tidy};
+use crate::{cargo, computing, deny, fuzz, setup, tables, tidy};
 
 /// The time of each fuzz target in a run of all tests.
 const FUZZ_SECONDS: u64 = 1;
@@ -21,7 +21,6 @@ const FUZZ_SECONDS: u64 = 1;
 pub fn test(root: &Path, without_end_to_end: bool) -> Result<()> {
     step("format", || cargo::run(root, &["fmt", "--all", "--check"]))?;
     step("tables", || tables::check_if_published(root))?;
-    step("protocols", || protocols::check(root))?;
     if has_nextest(root) && !without_end_to_end {
         let mut steps = preparation(root);
         steps.push(Step::new("tidy", || tidy::run(root)));

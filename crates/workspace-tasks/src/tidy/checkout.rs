@@ -31,7 +31,7 @@ const FILES: [&str; 6] = [
     "clippy.toml",
 ];
 const ROOT_MANIFEST: &str = "Cargo.toml";
-/// Code that nobody edits by hand: `cargo xtask protocols` checks it.
+/// Code that nobody edits by hand: a test of `service-protocols` checks it.
 const GENERATED: &str = "crates/service-protocols/src/generated";
 
 /// One broken rule.
