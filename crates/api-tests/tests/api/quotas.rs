@@ -305,13 +305,12 @@ async fn a_count_is_compared_with_the_quota_of_its_revision() {
     });
     let again = Api::through(store, view, kube_api_server::Limits::default(), None).await;
     let counted = async {
-        while used(&again).await["configmaps"] != "2"
-            || again.get(&format!("{CONFIG_MAPS}/a")).await.0 != 404
-        {
+        let deleted = format!("{CONFIG_MAPS}/a");
+        while again.get(&deleted).await.0 != 404 || used(&again).await["configmaps"] != "2" {
             tokio::task::yield_now().await;
         }
     };
-    let patience = std::time::Duration::from_secs(60);
+    let patience = std::time::Duration::from_secs(240);
     tokio::time::timeout(patience, counted)
         .await
         .expect("two objects are counted");
