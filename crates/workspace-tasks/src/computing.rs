@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::{cargo, setup};
 
@@ -53,14 +53,7 @@ pub fn run_program(root: &Path, package: &str, arguments: &[&str]) -> Result<()>
     let selection = ["--package", PROGRAM, "--package", package, "--bin", package];
     let build = [&["build", "--quiet", "--release"], &selection[..]].concat();
     cargo::run(root, &build)?;
-    let program = setup::target(root).join("release").join(package);
-    let mut command = Command::new(&program);
-    let status = command.args(arguments).current_dir(root).status();
-    let status = status.with_context(|| format!("start {}", program.display()))?;
-    if !status.success() {
-        bail!("{package} ended with {status}");
-    }
-    Ok(())
+    setup::run_built(root, &format!("release/{package}"), arguments)
 }
 
 /// Runs cargo for the tests of each package; after a failure also for the packages that follow.

@@ -1,12 +1,14 @@
 //! `cargo xtask fuzz`: runs decoders on mutated valid inputs.
 
 use std::path::Path;
-use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 
 use crate::cargo;
 use crate::setup;
+
+/// The fuzzer, in the directory of the build.
+const PROGRAM: &str = "debug/fuzzing";
 
 /// The arguments of the fuzzer.
 #[derive(clap::Args)]
@@ -21,7 +23,8 @@ pub struct Fuzz {
 /// overflow, as in each debug build.
 pub fn run(root: &Path, options: &Fuzz) -> Result<()> {
     cargo::run(root, &["build", "--quiet", "--package", "fuzzing"])?;
-    start(root, "debug/fuzzing", &options.arguments)
+    let arguments: Vec<&str> = options.arguments.iter().map(String::as_str).collect();
+    setup::run_built(root, PROGRAM, &arguments)
 }
 
 /// Runs all targets, each for this time; the program was built with the tests.
@@ -35,19 +38,5 @@ pub fn run_with_tests(root: &Path, seconds: u64) -> Result<()> {
         "corpus",
     ];
     cargo::run_for_tests(root, &build)?;
-    let arguments = ["--seconds".to_owned(), seconds.to_string()];
-    start(root, "debug/fuzzing", &arguments)
-}
-
-fn start(root: &Path, program: &str, arguments: &[String]) -> Result<()> {
-    let program = setup::target(root).join(program);
-    let status = Command::new(&program)
-        .args(arguments)
-        .current_dir(root)
-        .status()
-        .with_context(|| format!("start {}", program.display()))?;
-    if !status.success() {
-        bail!("the fuzzer ended with {status}");
-    }
-    Ok(())
+    setup::run_built(root, PROGRAM, &["--seconds", &seconds.to_string()])
 }

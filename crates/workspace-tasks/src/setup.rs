@@ -117,6 +117,21 @@ pub fn target(root: &Path) -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
 }
 
+/// Runs a program in the directory of the build.
+///
+/// # Errors
+/// The program cannot be started, or fails.
+pub fn run_built(root: &Path, program: &str, arguments: &[&str]) -> Result<()> {
+    let path = target(root).join(program);
+    let mut command = Command::new(&path);
+    let status = command.args(arguments).current_dir(root).status();
+    let status = status.with_context(|| format!("start {}", path.display()))?;
+    if !status.success() {
+        bail!("{program} ended with {status}");
+    }
+    Ok(())
+}
+
 /// The directory of the tools.
 pub fn tools(root: &Path) -> PathBuf {
     target(root).join("end-to-end-tools")
