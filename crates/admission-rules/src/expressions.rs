@@ -44,7 +44,11 @@ impl Variables {
     }
 }
 
+/// Maximum units of cost of all match conditions of a webhook or policy for one request (upstream's value).
+const CONDITION_UNITS_MAX: u64 = 2_500_000;
+
 /// The result of match conditions.
+#[derive(Debug)]
 pub(crate) enum MatchResult {
     Yes,
     No,
@@ -67,11 +71,12 @@ pub(crate) fn conditions(list: &Value, params: bool) -> Result<Vec<Condition>, E
     .collect()
 }
 
-/// Whether all conditions are true. An error counts only if no condition is false.
+/// Whether all conditions are true. An error counts only if no condition is false. The conditions have a budget of their own.
 pub(crate) fn met(conditions: &[Condition], values: &Values) -> MatchResult {
+    let values = values.with_budget(CONDITION_UNITS_MAX);
     let mut unknown = None;
     for condition in conditions {
-        match condition.expression.evaluate(values) {
+        match condition.expression.evaluate(&values) {
             Ok(result) if result.as_bool() == Some(true) => {}
             Ok(result) if result.as_bool() == Some(false) => return MatchResult::No,
             Ok(_) => unknown = Some(RuleError::ConditionNotBoolean(condition.name.clone())),
@@ -442,5 +447,36 @@ mod tests {
         let checked = json!({"typeChecking": {}, "observedGeneration": 1});
         assert_eq!(status(CHECKED), checked);
         assert_eq!(status("mutatingadmissionpolicies"), Value::Null);
+    }
+
+    /// findings E7: upstream's budget of match conditions.
+    #[test]
+    fn match_conditions_have_a_budget_of_their_own() {
+        let of = |count: usize, last: &str| {
+            let costly = json!({"name": "c", "expression":
+                "object.l.all(x, object.l.all(y, x == y || x != y))"});
+            let mut list = vec![costly; count];
+            list.push(json!({"name": "last", "expression": last}));
+            conditions(&json!(list), false).unwrap()
+        };
+        let mut values = Values::default();
+        values.add("object", &json!({"l": vec![1; 350]}));
+        let result = met(&of(1, "true"), &values);
+        assert!(matches!(result, MatchResult::Yes), "{result:?}");
+        let result = met(&of(20, "true"), &values);
+        let MatchResult::Unknown(error) = result else {
+            panic!("{result:?}");
+        };
+        let text = error.to_string();
+        assert!(
+            text.contains(&ExpressionError::OutOfBudget.to_string()),
+            "{text}"
+        );
+        // A condition that is false decides in any case.
+        let result = met(&of(2, "false"), &values);
+        assert!(matches!(result, MatchResult::No), "{result:?}");
+        // The rules that follow have their whole budget.
+        let rule = compile(&json!("object.l.all(x, x == 1)"), &["object"]).unwrap();
+        assert_eq!(rule.evaluate(&values).unwrap().as_bool(), Some(true));
     }
 }

@@ -42,6 +42,7 @@ mod service_account_tokens;
 mod service_accounts;
 mod service_cidrs;
 mod stateful_set;
+mod storage_version_migration;
 mod token_cleaner;
 mod volume_binding;
 mod volume_move;
@@ -130,6 +131,10 @@ fn all(context: &Context) -> Vec<NamedController> {
             clusterrole_aggregation::run(context.clone()),
         ),
         controller("statefulset", stateful_set::run(context.clone())),
+        controller(
+            "storage-version-migration",
+            storage_version_migration::run(context.clone()),
+        ),
         controller("token-cleaner", token_cleaner::run(context.clone())),
         controller("volume-binding", volume_binding::run(context.clone())),
         controller("volume-move", volume_move::run(context.clone())),

@@ -186,6 +186,14 @@ impl Values {
         self.add_value(authorizer_values::AUTHORIZER, authorizer);
     }
 
+    /// These variables with a budget of their own.
+    pub fn with_budget(&self, units: u64) -> Self {
+        Self {
+            all: self.all.clone(),
+            units: Arc::new(AtomicU64::new(units)),
+        }
+    }
+
     /// The remaining budget.
     #[cfg(test)]
     pub(crate) fn remaining(&self) -> u64 {

@@ -144,7 +144,8 @@ fn health_checks_of_load_balancers(kubectl: &Kubectl, node: &str) {
     });
 }
 
-/// KEP-1880: a Service with an address of a ServiceCIDR is reached from pods; the ServiceCIDR goes after the Service.
+/// KEP-1880: a Service with an address of a ServiceCIDR is reached from pods and from the node, and an address without a
+/// Service refuses; the ServiceCIDR goes after the Service.
 #[track_caller]
 fn a_service_of_a_further_range(kubectl: &Kubectl) {
     let more = "
@@ -165,6 +166,10 @@ spec:
     let url = "http://10.201.0.7/";
     let fetch = ["exec", "names-0", "--", "curl", "-sS", "-m", "60", url];
     wait_for_text("names-", 30, || kubectl.run(&fetch).stdout);
+    wait_for_text("names-", 30, || page(url).unwrap_or_else(|error| error));
+    wait_for_text("refused", 30, || {
+        page("http://10.201.0.8/").unwrap_or_else(|error| error)
+    });
     kubectl.ok(&["delete", "servicecidr", "more", "--wait=false"]);
     wait_for_text("Terminating", 30, || {
         kubectl.ok(&["get", "servicecidr", "more", "-o", "yaml"])

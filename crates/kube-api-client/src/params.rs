@@ -44,7 +44,7 @@ impl ListParams {
     }
 
     /// The parameters for the next page; `token` is from the response.
-    pub(crate) fn next(self, token: Option<String>) -> Option<Self> {
+    pub fn next(self, token: Option<String>) -> Option<Self> {
         let token = token.filter(|token| !token.is_empty());
         token.map(|token| self.continue_token(&token))
     }

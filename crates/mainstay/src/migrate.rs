@@ -1,25 +1,27 @@
-//! `mainstay migrate`: writes the objects of a CustomResourceDefinition in its storage version.
+//! `mainstay migrate`: creates StorageVersionMigrations and waits for their ends.
 
-use anyhow::{Context, Result, bail, ensure};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
 use cluster_inspection::Server;
-use command_output::output::print_line;
+use command_output::output::{print_line, warn};
+use k8s_openapi::api::storagemigration::v1beta1::{
+    StorageVersionMigration, StorageVersionMigrationSpec,
+};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube_api_client::{Api, ApiResource, DynamicObject, ListParams, Patch, PatchParams};
-use serde_json::json;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, GroupResource, ObjectMeta};
+use kube_api_client::{Api, DeleteParams, PostParams};
 
 use crate::settings::ServerArguments;
 
-/// Objects in a page of a list.
-const PAGE_SIZE: u32 = 500;
-
-/// Attempts to write the status, which controllers write, too.
-const STATUS_ATTEMPTS: usize = 5;
+/// Time between two reads of a migration.
+const INTERVAL: Duration = Duration::from_millis(200);
 
 /// Arguments of `mainstay migrate`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub struct MigrateArguments {
-    /// Names of CustomResourceDefinitions, such as certificates.cert-manager.io
+    /// Resources with their group, which is the name of a CustomResourceDefinition, such as certificates.cert-manager.io
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
     #[command(flatten)]
@@ -28,156 +30,181 @@ pub struct MigrateArguments {
 
 const AFTER_HELP: &str = "\
 Objects that were stored before the storage version of their definition changed keep their former
-version. The command writes each object without a change, which stores it in the storage version,
-and then removes the other versions from status.storedVersions. After that the definition may drop
-them. Objects may be read and written meanwhile.
+version. The command creates a StorageVersionMigration for each name, waits until all objects are
+stored in the storage version and the other versions are no longer in status.storedVersions, and
+deletes the StorageVersionMigration. After that the definition may drop these versions. Objects may
+be read and written meanwhile.
 
 Exit status: 0 if all objects have the storage version, 1 otherwise.
 
 Examples:
   mainstay migrate certificates.cert-manager.io";
 
-/// The kind of a definition in its storage version.
-#[derive(Debug, PartialEq, Eq)]
-struct StoredKind {
-    resource: ApiResource,
-    is_namespaced: bool,
-    /// The number of changes of the spec.
-    generation: Option<i64>,
-}
-
-impl StoredKind {
-    /// *Errors.* The storage version is not served, so that objects cannot be written in it.
-    fn of(definition: &CustomResourceDefinition) -> Result<Self> {
-        let spec = &definition.spec;
-        let storage = spec.versions.iter().find(|version| version.storage);
-        let storage = storage.context("the definition has no storage version")?;
-        ensure!(
-            storage.served,
-            "the storage version {} is not served; set `served: true` first",
-            storage.name
-        );
-        let names = &spec.names;
-        Ok(Self {
-            resource: ApiResource::new(&spec.group, &storage.name, &names.kind, &names.plural),
-            is_namespaced: spec.scope == "Namespaced",
-            generation: definition.metadata.generation,
-        })
-    }
-}
-
-/// Migrates the objects of the definitions.
+/// Migrates the objects of the resources.
 pub async fn run(arguments: MigrateArguments) -> Result<()> {
     let server = arguments.server.find().await?;
     for name in &arguments.names {
-        let count = migrate(&server, name).await;
-        let (kind, count) = count.with_context(|| format!("migrate {name}"))?;
-        let version = &kind.resource.version;
-        print_line(&format!("{name}: {count} objects are stored in {version}"));
+        let message = migrate(&server, name).await;
+        let message = message.with_context(|| format!("migrate {name}"))?;
+        print_line(&format!("{name}: {message}"));
     }
     Ok(())
 }
 
-async fn migrate(server: &Server, name: &str) -> Result<(StoredKind, usize)> {
+/// Runs a migration to its end; returns the message of its success.
+async fn migrate(server: &Server, name: &str) -> Result<String> {
+    let api: Api<StorageVersionMigration> = Api::all(server.client.clone());
+    let created = api
+        .create(&PostParams::default(), &migration_of(name))
+        .await
+        .map_err(|error| server.explain(error))?;
+    let id = created.metadata.name.context("the migration has no name")?;
+    let result = wait(server, &api, &id).await;
+    let deleted = api.delete(&id, &DeleteParams::default()).await;
+    let message = result?;
+    deleted.map_err(|error| server.explain(error))?;
     let definitions: Api<CustomResourceDefinition> = Api::all(server.client.clone());
-    let definition = definitions.get(name).await;
-    let kind = StoredKind::of(&definition.map_err(|error| server.explain(error))?)?;
-    let count = write_all(server, &kind).await?;
-    trim(server, &definitions, name, &kind).await?;
-    Ok((kind, count))
+    let definition = definitions.get_opt(name).await;
+    let definition = definition.map_err(|error| server.explain(error))?;
+    if definition.is_some_and(|definition| !is_trimmed(&definition)) {
+        bail!("the definition has changed meanwhile; run the command again");
+    }
+    Ok(message)
 }
 
-/// Writes all objects without a change; returns their number.
-async fn write_all(server: &Server, kind: &StoredKind) -> Result<usize> {
-    let all: Api<DynamicObject> = Api::all_with(server.client.clone(), &kind.resource);
-    let mut count = 0;
-    let mut page = ListParams::default().limit(PAGE_SIZE);
+/// The migration of a resource, whose name is its plural and its group.
+fn migration_of(name: &str) -> StorageVersionMigration {
+    let (plural, group) = name.split_once('.').unwrap_or((name, ""));
+    StorageVersionMigration {
+        metadata: ObjectMeta {
+            generate_name: Some("mainstay-migrate-".to_owned()),
+            ..ObjectMeta::default()
+        },
+        spec: Some(StorageVersionMigrationSpec {
+            resource: GroupResource {
+                group: group.to_owned(),
+                resource: plural.to_owned(),
+            },
+        }),
+        status: None,
+    }
+}
+
+/// Waits for the end of the migration; prints what delays it.
+async fn wait(server: &Server, api: &Api<StorageVersionMigration>, id: &str) -> Result<String> {
+    let mut obstacle = String::new();
     loop {
-        let listed = all.list_metadata(&page).await;
-        let listed = listed.map_err(|error| server.explain(error))?;
-        let next = listed.metadata.continue_.clone();
-        for object in listed {
-            let name = object.metadata.name.unwrap_or_default();
-            let namespace = object.metadata.namespace.filter(|_| kind.is_namespaced);
-            let client = server.client.clone();
-            let api: Api<DynamicObject> = match &namespace {
-                Some(namespace) => Api::namespaced_with(client, namespace, &kind.resource),
-                None => Api::all_with(client, &kind.resource),
-            };
-            let nothing = Patch::Merge(json!({}));
-            match api.patch(&name, &PatchParams::default(), &nothing).await {
-                Ok(_) => count += 1,
-                // A deleted object needs no migration.
-                Err(error) if error.code() == Some(404) => {}
-                Err(error) => return Err(server.explain(error).into()),
+        let migration = api.get(id).await.map_err(|error| server.explain(error))?;
+        match State::of(migration) {
+            State::Succeeded(message) => return Ok(message),
+            State::Failed(message) => bail!(message),
+            State::Running(message) if message != obstacle => {
+                warn(&message);
+                obstacle = message;
             }
+            State::Running(_) | State::Waiting => {}
         }
-        match next.filter(|token| !token.is_empty()) {
-            Some(token) => {
-                page = ListParams::default()
-                    .limit(PAGE_SIZE)
-                    .continue_token(&token)
-            }
-            None => return Ok(count),
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+/// The state of a migration, with the message of its condition.
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    Waiting,
+    Running(String),
+    Succeeded(String),
+    Failed(String),
+}
+
+impl State {
+    /// A migration whose condition `Running` is still there has not reached its definition.
+    fn of(migration: StorageVersionMigration) -> Self {
+        let conditions = migration.status.and_then(|status| status.conditions);
+        let mut conditions = conditions.unwrap_or_default();
+        let mut take = |kind: &str| -> Option<Condition> {
+            let index = conditions.iter().position(|one| one.type_ == kind)?;
+            Some(conditions.swap_remove(index))
+        };
+        match take("Running") {
+            Some(running) if running.status == "True" => return Self::Running(running.message),
+            Some(_) => return Self::Waiting,
+            None => {}
+        }
+        let end = |condition: Option<Condition>| {
+            let condition = condition.filter(|condition| condition.status == "True");
+            condition.map(|condition| condition.message)
+        };
+        match (end(take("Succeeded")), end(take("Failed"))) {
+            (Some(message), _) => Self::Succeeded(message),
+            (None, Some(message)) => Self::Failed(message),
+            (None, None) => Self::Waiting,
         }
     }
 }
 
-/// Removes the other versions from the status.
-///
-/// *Errors.* The spec has changed since the objects were written: some may have another version.
-async fn trim(
-    server: &Server,
-    definitions: &Api<CustomResourceDefinition>,
-    name: &str,
-    kind: &StoredKind,
-) -> Result<()> {
-    for _ in 0..STATUS_ATTEMPTS {
-        let definition = definitions.get(name).await;
-        let definition = definition.map_err(|error| server.explain(error))?;
-        ensure!(
-            StoredKind::of(&definition)? == *kind,
-            "the definition has changed meanwhile; run the command again"
-        );
-        let patch = json!({
-            "metadata": {"resourceVersion": definition.metadata.resource_version},
-            "status": {"storedVersions": [kind.resource.version]},
-        });
-        let params = PatchParams::default();
-        match definitions
-            .patch_status(name, &params, &Patch::Merge(patch))
-            .await
-        {
-            Ok(_) => return Ok(()),
-            Err(error) if error.code() == Some(409) => {}
-            Err(error) => return Err(server.explain(error).into()),
-        }
-    }
-    bail!("the status kept being changed by others; run the command again")
+/// Whether `status.storedVersions` has the storage version alone.
+fn is_trimmed(definition: &CustomResourceDefinition) -> bool {
+    let versions = definition.spec.versions.iter();
+    let storage = versions
+        .filter(|version| version.storage)
+        .map(|version| &version.name);
+    let stored = definition.status.as_ref();
+    let stored = stored.and_then(|status| status.stored_versions.as_ref());
+    storage.eq(stored.into_iter().flatten())
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, from_value, json};
+
     use super::*;
 
-    fn definition(served: bool) -> CustomResourceDefinition {
-        let definition = json!({
-            "metadata": {"name": "boats.example.org", "generation": 3},
-            "spec": {"group": "example.org", "scope": "Namespaced",
-                "names": {"kind": "Boat", "plural": "boats"},
-                "versions": [{"name": "v1", "served": true, "storage": false},
-                    {"name": "v2", "served": served, "storage": true}]},
-        });
-        serde_json::from_value(definition).unwrap()
+    #[test]
+    fn a_resource_has_a_group_after_its_first_dot() {
+        for (name, group, plural) in [
+            ("boats.example.org", "example.org", "boats"),
+            ("configmaps", "", "configmaps"),
+        ] {
+            let resource = migration_of(name).spec.unwrap().resource;
+            assert_eq!((&*resource.group, &*resource.resource), (group, plural));
+        }
     }
 
     #[test]
-    fn objects_are_written_in_the_storage_version() {
-        let kind = StoredKind::of(&definition(true)).unwrap();
-        let resource = ApiResource::new("example.org", "v2", "Boat", "boats");
-        assert_eq!((kind.resource, kind.is_namespaced), (resource, true));
-        assert_eq!(kind.generation, Some(3));
-        let error = StoredKind::of(&definition(false)).unwrap_err().to_string();
-        assert!(error.contains("v2 is not served"), "{error}");
+    fn a_migration_has_ended_when_its_definition_was_reached() {
+        let state = |conditions: &[(&str, &str)]| {
+            let condition = |(kind, status): &(&str, &str)| {
+                json!({"type": kind, "status": status, "reason": "R", "message": kind,
+                    "lastTransitionTime": "2026-01-01T00:00:00Z"})
+            };
+            let conditions: Vec<Value> = conditions.iter().map(condition).collect();
+            let migration = json!({"metadata": {}, "spec": {"resource": {"group": "g",
+                "resource": "r"}}, "status": {"conditions": conditions}});
+            State::of(from_value(migration).unwrap())
+        };
+        let running = || State::Running("Running".to_owned());
+        assert_eq!(state(&[]), State::Waiting);
+        assert_eq!(state(&[("Running", "True")]), running());
+        let both = [("Running", "False"), ("Succeeded", "True")];
+        assert_eq!(state(&both), State::Waiting);
+        assert_eq!(state(&both[1..]), State::Succeeded("Succeeded".to_owned()));
+        let failed = State::Failed("Failed".to_owned());
+        assert_eq!(state(&[("Failed", "True")]), failed);
+        assert_eq!(state(&[("Failed", "False")]), State::Waiting);
+    }
+
+    #[test]
+    fn the_storage_version_alone_remains() {
+        let trimmed = |stored: &[&str]| {
+            let definition = json!({"metadata": {}, "status": {"storedVersions": stored},
+                "spec": {"group": "example.org", "scope": "Cluster",
+                    "names": {"kind": "Boat", "plural": "boats"},
+                    "versions": [{"name": "v1", "served": true, "storage": false},
+                        {"name": "v2", "served": true, "storage": true}]}});
+            is_trimmed(&from_value(definition).unwrap())
+        };
+        assert!(trimmed(&["v2"]));
+        assert!(!trimmed(&["v1", "v2"]) && !trimmed(&["v1"]));
     }
 }

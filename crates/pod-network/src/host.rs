@@ -13,7 +13,7 @@ use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 
 use crate::error::{Error, file, kernel};
 use crate::names;
-use crate::ranges::{Ranges, UsedRange, dns_address};
+use crate::ranges::{Ranges, UsedRange, dns_address, user_of};
 
 /// `lo` is the first link of every network namespace.
 pub(crate) const LOOPBACK_INDEX: u32 = 1;
@@ -122,7 +122,43 @@ impl Host {
         self.add_service_route(ranges.service, node).await
     }
 
-    /// Adds the Service route. A connection of the node to a Service needs a route, before the kernel
+    /// Makes the Service routes those of `service` and of the further ranges. A range that another program of the machine uses
+    /// gets none.
+    pub(crate) async fn route_services(
+        &self,
+        service: Cidr,
+        further: &[Cidr],
+        node: Ipv4Addr,
+    ) -> Result<(), Error> {
+        let used = self.used_ranges().await?;
+        let mut desired = Vec::new();
+        for range in further {
+            match user_of(&used, *range) {
+                None => desired.push(*range),
+                Some(by) => tracing::warn!(%range, %by, "a ServiceCIDR gets no route on this node"),
+            }
+        }
+        for route in self.routes().await? {
+            let is_own = output(&route) == Some(LOOPBACK_INDEX)
+                && route.header.table != RT_TABLE_LOCAL
+                && source(&route) == Some(node);
+            let Some(range) = destination(&route).filter(|_| is_own) else {
+                continue;
+            };
+            if desired.contains(&range) {
+                desired.retain(|other| *other != range);
+            } else if range != service {
+                let delete = self.handle.route().del(route).execute().await;
+                delete.map_err(kernel(format!("remove route to services {range}")))?;
+            }
+        }
+        for range in desired {
+            self.add_service_route(range, node).await?;
+        }
+        Ok(())
+    }
+
+    /// Adds a Service route. A connection of the node to a Service needs a route, before the kernel
     /// applies the Service rules. The route sets the source address, so that pods can respond.
     async fn add_service_route(&self, service: Cidr, node: Ipv4Addr) -> Result<(), Error> {
         let route = RouteMessageBuilder::<Ipv4Addr>::new()

@@ -66,7 +66,7 @@ pub struct PodNetwork {
     host: Host,
     state_dir: PathBuf,
     gateway: Ipv4Addr,
-    dns: Option<Ipv4Addr>,
+    service: Cidr,
     uplink_mtu: u32,
     pod_mtu: AtomicU32,
     /// The range of this node. The lock is held while the routes to peers change.
@@ -122,7 +122,7 @@ impl PodNetwork {
                 host,
                 state_dir: options.state_dir,
                 gateway,
-                dns: dns_address(ranges.service),
+                service: ranges.service,
                 uplink_mtu,
                 pod_mtu: AtomicU32::new(pod_mtu),
                 range: Mutex::new(ranges.pod),
@@ -164,7 +164,18 @@ impl PodNetwork {
 
     /// The address on `lo` for the cluster's DNS server.
     pub fn dns_address(&self) -> Option<Ipv4Addr> {
-        self.dns
+        dns_address(self.service)
+    }
+
+    /// Gives the node a route to each further range of Services, and removes those to former ones. A range that another
+    /// program of the machine uses gets none.
+    ///
+    /// # Errors
+    /// The kernel rejects a change.
+    pub async fn route_services(&self, further: &[Cidr]) -> Result<(), Error> {
+        self.host
+            .route_services(self.service, further, self.gateway)
+            .await
     }
 
     /// Connects the pod's network namespace and returns the pod's address.

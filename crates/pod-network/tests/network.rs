@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use pod_network::{
-    Error, PodAddress, PodNetwork, PodNetworkOptions, RequestedRanges, reserve_ranges,
+    Cidr, Error, PodAddress, PodNetwork, PodNetworkOptions, RequestedRanges, reserve_ranges,
 };
 
 #[allow(dead_code, reason = "other tests share the module and use the rest")]
@@ -96,6 +96,39 @@ fn pods_wait_for_the_filters_of_their_connections() {
         connected.changed().await.unwrap();
         assert!(connected.borrow().is_empty());
     });
+}
+
+/// KEP-1880
+#[test]
+fn the_node_has_a_route_to_each_range_of_services() {
+    let host = Namespace::new();
+    let dir = tempfile::tempdir().unwrap();
+    host.ip("addr add 192.0.2.7/32 dev lo");
+    let routes = || {
+        let text = host.ip("-4 route show dev lo");
+        let destination = |line: &str| line.split_whitespace().next().unwrap().to_owned();
+        text.lines().map(destination).collect::<Vec<_>>()
+    };
+    host.block_on(|| async {
+        let network = PodNetwork::open(options(dir.path())).await.unwrap();
+        assert_eq!(routes(), ["10.96.0.0/16"]);
+        let further = |texts: &[&str]| -> Vec<Cidr> {
+            texts.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        // Another program of the machine uses addresses of the last range.
+        let ranges = further(&["10.97.0.0/24", "10.98.0.0/24", "192.0.2.0/25"]);
+        for _ in 0..2 {
+            network.route_services(&ranges).await.unwrap();
+            assert_eq!(routes(), ["10.96.0.0/16", "10.97.0.0/24", "10.98.0.0/24"]);
+        }
+        network
+            .route_services(&further(&["10.98.0.0/24"]))
+            .await
+            .unwrap();
+        assert_eq!(routes(), ["10.96.0.0/16", "10.98.0.0/24"]);
+        network.close(true).await.unwrap();
+    });
+    assert_eq!(routes(), [""; 0]);
 }
 
 #[test]

@@ -292,6 +292,11 @@ controller rbd-provisioner | patch | persistentvolumes/status
 controller rbd-provisioner | list watch | storageclasses.storage.k8s.io
 controller rbd-provisioner | get | secrets
 controller rbd-provisioner | create patch | events
+controller storage-version-migration | list watch | storageversionmigrations.storagemigration.k8s.io
+controller storage-version-migration | patch | storageversionmigrations.storagemigration.k8s.io/status
+controller storage-version-migration | list watch | customresourcedefinitions.apiextensions.k8s.io
+controller storage-version-migration | patch | customresourcedefinitions.apiextensions.k8s.io/status
+controller storage-version-migration | list patch | farms.example.com
 controller token-cleaner | list watch delete | secrets
 controller volume-binding | get list patch watch | persistentvolumeclaims
 controller volume-binding | patch | persistentvolumeclaims/status
@@ -367,12 +372,14 @@ system:kube-proxy | list watch | namespaces
 system:kube-proxy | list watch | nodes
 system:kube-proxy | list watch | endpointslices.discovery.k8s.io
 system:kube-proxy | list watch | networkpolicies.networking.k8s.io
+system:kube-proxy | list watch | servicecidrs.networking.k8s.io
 system:kube-proxy | list watch | pods
 kube-proxy | list watch | services
 kube-proxy | list watch | namespaces
 kube-proxy | list watch | nodes
 kube-proxy | list watch | endpointslices.discovery.k8s.io
 kube-proxy | list watch | networkpolicies.networking.k8s.io
+kube-proxy | list watch | servicecidrs.networking.k8s.io
 kube-proxy | list watch | pods
 mainstay-dns | list watch | services
 mainstay-dns | list watch | namespaces

@@ -21,7 +21,7 @@ pub use groups::core::{bootstrap_token, node_conditions, pod_references, volume_
 pub use groups::{
     admissionregistration, apiregistration, apps, autoscaling, batch, bodies, certificates,
     coordination, core, discovery, events, flowcontrol, networking, node, policy, rbac, resource,
-    scheduling, snapshot, storage,
+    scheduling, snapshot, storage, storagemigration,
 };
 pub use identity::MetadataIdentity;
 pub use json::api_types;
@@ -106,5 +106,6 @@ pub fn all(config: &ClusterConfig) -> Vec<Arc<dyn Kind>> {
         Arc::new(storage::StorageClass),
         Arc::new(storage::VolumeAttachment),
         Arc::new(storage::VolumeAttributesClass),
+        Arc::new(storagemigration::StorageVersionMigration),
     ]
 }

@@ -328,6 +328,10 @@ fn storage_samples() -> Vec<(&'static str, Value)> {
             "source": {"persistentVolumeName": "v"}}}),
         ),
         ("storageclasses", json!({"provisioner": "a/b"})),
+        (
+            "storageversionmigrations",
+            json!({"spec": {"resource": {"group": "a", "resource": "b"}}}),
+        ),
     ]
 }
 

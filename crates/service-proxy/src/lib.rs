@@ -11,6 +11,7 @@ pub mod conntrack;
 mod encode;
 mod expressions;
 pub mod firewalls;
+mod follow;
 mod health_checks;
 mod kernel;
 mod kernel_table;
@@ -25,9 +26,11 @@ mod policies;
 mod proxy;
 mod refusals;
 mod rest;
+mod service_ranges;
 
 pub use kernel::{Kernel, KernelError};
 pub use policies::{LocalPods, Peers, PodAddresses, PolicySources};
 pub use proxy::{
     Config, Error, ServiceCaches, SwitchLink, remove, run, serve, serve_with_policies,
 };
+pub use service_ranges::{FurtherRanges, further_ranges};

@@ -10,6 +10,8 @@ use kube_api_client::Client;
 use process_telemetry::Component;
 use tokio::sync::watch;
 
+use crate::follow::follow;
+
 /// The label with the zone of a node.
 const ZONE: &str = "topology.kubernetes.io/zone";
 
@@ -35,36 +37,13 @@ pub(crate) fn none() -> NodeReceiver {
 /// The properties for the node with this name.
 pub(crate) fn watch(client: &Client, node_name: &str, component: &Component) -> NodeReceiver {
     let nodes: Cache<Node> = Cache::spawn_all(client, component);
-    follow(nodes, node_name, component)
+    facts(nodes, node_name, component)
 }
 
 /// The properties from the Node objects of a cache.
-pub(crate) fn follow(nodes: Cache<Node>, node_name: &str, component: &Component) -> NodeReceiver {
-    let (sender, facts) = watch::channel(None);
+pub(crate) fn facts(nodes: Cache<Node>, node_name: &str, component: &Component) -> NodeReceiver {
     let node_name = node_name.to_owned();
-    let shutdown = component.shutdown.clone();
-    tokio::spawn(async move {
-        let follow = async {
-            let mut changes = nodes.subscribe();
-            if !nodes.wait_synced().await {
-                return;
-            }
-            loop {
-                while changes.ready().is_some() {}
-                let now = Some(read(&node_name, &nodes));
-                sender.send_if_modified(|current| {
-                    let is_new = *current != now;
-                    *current = now;
-                    is_new
-                });
-                if changes.next().await.is_none() {
-                    return;
-                }
-            }
-        };
-        shutdown.run_until_cancelled(follow).await;
-    });
-    facts
+    follow(nodes, component, move |nodes| Some(read(&node_name, nodes)))
 }
 
 fn read(node_name: &str, nodes: &Cache<Node>) -> NodeFacts {

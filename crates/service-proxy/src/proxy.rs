@@ -33,6 +33,7 @@ use crate::nodes::{self, NodeFacts, NodeReceiver};
 use crate::policies::{LocalPods, PolicyChanges, PolicySources};
 use crate::refusals::{Refusals, Reports};
 use crate::rest::Rest;
+use crate::service_ranges::FurtherRanges;
 
 /// The link through which nodes in namespaces of this machine reach the machine and other networks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +59,8 @@ pub struct Config {
     pub cluster_cidr: Cidr,
     /// Addresses of Services (`clusterIP`).
     pub service_cidr: Cidr,
+    /// Further addresses of Services.
+    pub further_ranges: FurtherRanges,
     /// Addresses of Services that this node serves itself, such as the DNS server's.
     pub unmanaged: BTreeSet<Ipv4Addr>,
     /// The prefix of the host's link names of pods. The machine's firewalls get rules for these links.
@@ -251,6 +254,7 @@ fn settings(config: &Config) -> Settings {
         pod_range: config.pod_cidr,
         cluster_range: config.cluster_cidr,
         service_range: config.service_cidr,
+        further_ranges: Vec::new(),
         unmanaged: config.unmanaged.clone(),
         pod_links: config.pod_link_prefix.clone(),
         encrypted_link: config.encrypted_link.clone(),
@@ -310,6 +314,7 @@ impl TableUpdates {
                 Ok(()) = self.config.host_ports.changed() => is_due = is_synced,
                 Ok(()) = self.config.listening.changed() => is_due = is_synced,
                 Ok(()) = self.config.tunnel.changed() => is_due = is_synced,
+                Ok(()) = self.config.further_ranges.changed() => is_due = is_synced,
                 () = tokio::time::sleep(limits::RETRY_DELAY), if retry => is_due = true,
                 () = self.refusals.wait() => is_due = is_synced,
                 _ = check.tick() => {
@@ -381,8 +386,15 @@ impl TableUpdates {
         let services: Vec<ServiceName> = changed.keys().cloned().collect();
         let mut steps = self.routes.replace(changed);
         self.refusals.report_withheld(&self.routes, services);
+        let further = self.config.further_ranges.has_changed().unwrap_or(false);
+        if further {
+            let ranges = self.config.further_ranges.borrow_and_update().clone();
+            steps.extend(self.routes.set_further_ranges(ranges));
+        }
         if change.is_some() {
             steps.extend(self.routes.set_machines(self.surroundings.machines()));
+        }
+        if further || change.is_some() {
             let services: Vec<ServiceName> = self.routes.services().cloned().collect();
             self.refusals.report_withheld(&self.routes, services);
         }

@@ -1,9 +1,11 @@
 //! The owners of addresses: a Service gets no address of a pod, a Service or a machine of the cluster as an external
-//! address.
+//! address, and a ServiceCIDR none of a pod or a machine.
 
 use std::collections::BTreeSet;
+use std::iter::once;
 use std::net::{IpAddr, Ipv4Addr};
 
+use object_model::cidr::Cidr;
 use object_model::dialling::special;
 
 use crate::compile::Settings;
@@ -18,15 +20,32 @@ pub struct MachineAddresses {
 }
 
 impl Settings {
+    /// The ranges of Services. A further range with addresses of pods or machines is left out: connections to its
+    /// addresses without a Service are refused.
+    pub(crate) fn service_ranges(&self) -> impl Iterator<Item = Cidr> {
+        let taken = [self.cluster_range, self.pod_range];
+        let taken = taken.into_iter().chain(self.switch_range);
+        let taken: Vec<Cidr> = taken.collect();
+        let machines = self.machines.local.iter().chain(&self.machines.others);
+        let is_free = |range: &&Cidr| {
+            !taken.iter().any(|taken| taken.overlaps(range))
+                && !machines.clone().any(|address| range.contains(*address))
+        };
+        let further = self.further_ranges.iter().filter(is_free).copied();
+        let further: Vec<Cidr> = further.collect();
+        once(self.service_range).chain(further)
+    }
+
     /// Whether a Service may have the address as an external address.
     pub(crate) fn is_outside(&self, address: Ipv4Addr) -> bool {
-        let ranges = [self.cluster_range, self.pod_range, self.service_range];
+        let ranges = [self.cluster_range, self.pod_range];
+        let mut ranges = ranges.into_iter().chain(self.service_ranges());
         let is_switched = self
             .switch_range
             .is_some_and(|range| range.contains(address));
         let of_machine = is_switched || self.machines.others.contains(&address);
         special(IpAddr::V4(address)).is_none()
-            && !ranges.iter().any(|range| range.contains(address))
+            && !ranges.any(|range| range.contains(address))
             && !self.for_pods().any(|node_address| node_address == address)
             && (!of_machine || self.machines.local.contains(&address))
     }

@@ -53,6 +53,8 @@ pub struct Settings {
     pub cluster_range: Cidr,
     /// Addresses of Services (`clusterIP`).
     pub service_range: Cidr,
+    /// Further addresses of Services, from ServiceCIDRs.
+    pub further_ranges: Vec<Cidr>,
     /// Addresses of Services that a program on this node serves itself (DNS).
     pub unmanaged: BTreeSet<Ipv4Addr>,
     /// The common prefix of the host-side link names of pods.
@@ -106,7 +108,8 @@ pub(crate) fn part(ports: &[ServicePort], settings: &Settings) -> Table {
     part
 }
 
-fn base(settings: &Settings) -> Table {
+/// The part of a table that depends on the settings alone.
+pub(crate) fn base(settings: &Settings) -> Table {
     let mut table = Table::default();
     let hook = |kind, number, priority| {
         Some(Hook {
@@ -243,11 +246,12 @@ fn refusing(settings: &Settings) -> Vec<(&'static str, Chain)> {
     let loopback = Cidr::new(Ipv4Addr::LOCALHOST, 8);
     let refuse = || Rule::when([Match::NewConnection], RuleAction::Jump(REFUSED.into()));
     let unknown = |also: &[Match]| {
-        let in_range = Match::Destination(settings.service_range, true);
-        Rule::when(
-            [Match::NewConnection, in_range].iter().chain(also).cloned(),
-            RuleAction::Goto(REJECT.into()),
-        )
+        let in_range = |range| {
+            let matches = [Match::NewConnection, Match::Destination(range, true)];
+            let matches = matches.iter().chain(also).cloned();
+            Rule::when(matches, RuleAction::Goto(REJECT.into()))
+        };
+        settings.service_ranges().map(in_range).collect::<Vec<_>>()
     };
     // Addresses of `lo` may be routed on pods' links (see node ports on localhost); a pod must not reach the host's
     // loopback listeners.
@@ -274,9 +278,12 @@ fn refusing(settings: &Settings) -> Vec<(&'static str, Chain)> {
         Match::DestinationIsBehindInput,
     ];
     let to_itself = Rule::when(to_itself, RuleAction::Mark);
-    hooked("filter-forward", 2, vec![to_itself, refuse(), unknown(&[])]);
-    let unknown = unknown(&[Match::DestinationIsLocal(false)]);
-    hooked("filter-output", 3, vec![refuse(), unknown]);
+    let mut forward = vec![to_itself, refuse()];
+    forward.extend(unknown(&[]));
+    hooked("filter-forward", 2, forward);
+    let mut output = vec![refuse()];
+    output.extend(unknown(&[Match::DestinationIsLocal(false)]));
+    hooked("filter-output", 3, output);
     let mut add = |name, rules| chains.push((name, Chain { hook: None, rules }));
     add(
         REFUSED,

@@ -4,11 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
+use object_model::cidr::Cidr;
 use object_model::listening::Listening;
 
 use crate::addresses::MachineAddresses;
 use crate::change::{TableChange, changes};
-use crate::compile::{Settings, hold, part, table};
+use crate::compile::{Settings, base, hold, part, table};
 use crate::host_ports::{PublishedPort, publish};
 use crate::model::{Key, MapName, MapVerdict, Table};
 use crate::services::{ServiceAge, ServicePort};
@@ -140,12 +141,45 @@ impl Routes {
         let changed: BTreeSet<&Ipv4Addr> = changed_addresses.chain(others).collect();
         let claims = |port: &ServicePort| {
             let mut outside = port.external_ips.iter().chain(&port.load_balancer_ips);
-            outside.any(|address| changed.contains(address))
+            let in_further_range = |address| {
+                let mut further = self.settings.further_ranges.iter();
+                further.any(|range| range.contains(address))
+            };
+            outside.any(|address| changed.contains(address) || in_further_range(*address))
         };
+        let affected = self.services_with(claims);
+        self.set(affected, |settings| settings.machines = machines)
+    }
+
+    /// Replaces the further ranges of Services, and returns the changes of the table.
+    pub fn set_further_ranges(&mut self, ranges: Vec<Cidr>) -> Vec<TableChange> {
+        let old = self.settings.further_ranges.iter();
+        let changed: Vec<Cidr> = old.chain(&ranges).copied().collect();
+        let claims = |port: &ServicePort| {
+            let mut outside = port.external_ips.iter().chain(&port.load_balancer_ips);
+            outside.any(|address| changed.iter().any(|range| range.contains(*address)))
+        };
+        let affected = self.services_with(claims);
+        self.set(affected, |settings| settings.further_ranges = ranges)
+    }
+
+    /// The Services that have such a port.
+    fn services_with(&self, claims: impl Fn(&ServicePort) -> bool) -> BTreeSet<ServiceName> {
         let services = self.services.iter();
-        let affected = services.filter(|(_, ports)| ports.iter().any(claims));
-        let affected = affected.map(|(service, _)| service.clone()).collect();
-        self.alter(affected, |routes| routes.settings.machines = machines)
+        let affected = services.filter(|(_, ports)| ports.iter().any(&claims));
+        affected.map(|(service, _)| service.clone()).collect()
+    }
+
+    /// Changes the settings, on which these Services depend, and returns the changes of the table.
+    fn set(
+        &mut self,
+        services: BTreeSet<ServiceName>,
+        change: impl FnOnce(&mut Settings),
+    ) -> Vec<TableChange> {
+        let before = base(&self.settings);
+        let mut steps = self.alter(services, |routes| change(&mut routes.settings));
+        steps.extend(changes(&before, &base(&self.settings)));
+        steps
     }
 
     /// Leaves out exactly these Services, and returns the changes of the table.

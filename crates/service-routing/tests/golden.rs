@@ -17,6 +17,7 @@ fn settings() -> Settings {
         pod_range: "10.244.0.0/24".parse().unwrap(),
         cluster_range: "10.244.0.0/16".parse().unwrap(),
         service_range: "10.96.0.0/16".parse().unwrap(),
+        further_ranges: Vec::new(),
         unmanaged: ["10.96.0.10".parse().unwrap()].into(),
         pod_links: "msa1b2".to_owned(),
         encrypted_link: None,
@@ -405,6 +406,26 @@ fn no_service_gets_an_address_of_pods_services_machines_or_nobody() {
     let status = json!({ "loadBalancer": { "ingress": ingress } });
     greedy.status = serde_json::from_value(status).unwrap();
     assert_eq!(owners(&[greedy], &settings), expected);
+}
+
+/// KEP-1880: addresses of a ServiceCIDR are those of Services, unless pods or machines have some of them.
+#[test]
+fn connections_to_addresses_of_service_cidrs_without_a_service_are_refused() {
+    let refused = |settings: &Settings| {
+        let text = table([], settings).to_string();
+        let line = |range: &str| format!("filter-forward: ct new daddr {range} goto reject");
+        ["10.97.0.0/24", "10.244.9.0/24", "192.0.2.0/24"]
+            .map(|range| text.lines().any(|found| found == line(range)))
+    };
+    let mut settings = settings();
+    assert_eq!(refused(&settings), [false; 3]);
+    let ranges = ["10.97.0.0/24", "10.244.9.0/24", "192.0.2.0/24"];
+    settings.further_ranges = ranges.map(|range| range.parse().unwrap()).into();
+    settings.machines.others = ["192.0.2.7".parse().unwrap()].into();
+    assert_eq!(refused(&settings), [true, false, false]);
+    let greedy = claimant("a", 0, "10.97.0.5", &["10.97.0.9", "192.0.2.9"]);
+    let owned = owners(&[greedy], &settings);
+    assert_eq!(owned, ["10.97.0.5 a", "192.0.2.9 a"]);
 }
 
 // findings-2 S34

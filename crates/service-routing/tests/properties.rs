@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
+use object_model::cidr::Cidr;
 use object_model::listening::{Listening, ListeningAddress, Transport};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -100,6 +101,13 @@ fn machines(numbers: &mut StdRng) -> MachineAddresses {
     }
 }
 
+/// Ranges with and without external addresses and machines.
+fn further_ranges(numbers: &mut StdRng) -> Vec<Cidr> {
+    let all = ["10.97.0.0/24", "10.244.3.0/24", "203.0.113.0/30"];
+    let all = all.iter().map(|range| range.parse().unwrap());
+    all.filter(|_| numbers.random_bool(0.5)).collect()
+}
+
 fn cluster(numbers: &mut StdRng, settings: &Settings) -> Table {
     let ports: Vec<ServicePort> = (0..numbers.random_range(0..6))
         .map(|name| port(numbers, name))
@@ -141,6 +149,7 @@ fn settings() -> Settings {
         pod_range: "10.244.0.0/24".parse().unwrap(),
         cluster_range: "10.244.0.0/16".parse().unwrap(),
         service_range: "10.96.0.0/16".parse().unwrap(),
+        further_ranges: Vec::new(),
         unmanaged: ["10.96.0.7".parse().unwrap()].into(),
         pod_links: "msa1b2".to_owned(),
         encrypted_link: None,
@@ -196,6 +205,9 @@ fn services_one_by_one_lead_to_the_table_of_all() {
             } else if numbers.random_range(0..6) == 0 {
                 settings.machines = machines(&mut numbers);
                 routes.set_machines(settings.machines.clone())
+            } else if numbers.random_range(0..6) == 0 {
+                settings.further_ranges = further_ranges(&mut numbers);
+                routes.set_further_ranges(settings.further_ranges.clone())
             } else if numbers.random_range(0..8) == 0 {
                 tunnel = numbers.random_bool(0.7).then(|| TunnelGuard {
                     port: 8472,

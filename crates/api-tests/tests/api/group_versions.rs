@@ -32,6 +32,7 @@ const SERVED: &[&str] = &[
     "resource.k8s.io/v1",
     "scheduling.k8s.io/v1",
     "storage.k8s.io/v1",
+    "storagemigration.k8s.io/v1beta1",
 ];
 
 /// Group versions that are not served, each with its reason in `docs/differences.md`, "Not served".
@@ -50,7 +51,6 @@ const NOT_SERVED: &[&str] = &[
     "resource.k8s.io/v1beta2",
     "scheduling.k8s.io/v1alpha2",
     "storage.k8s.io/v1beta1",
-    "storagemigration.k8s.io/v1beta1",
 ];
 
 /// Additions of this program: metrics of pods, which an extension server provides elsewhere, and snapshots, which are

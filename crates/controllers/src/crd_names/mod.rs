@@ -170,8 +170,7 @@ async fn empty(
     let resource = ApiResource::new(&spec.group, version, &names.kind, &names.plural);
     let all: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
     let mut is_empty = true;
-    let first = ListParams::default().limit(PAGE);
-    let mut page = Some(first.clone());
+    let mut page = Some(ListParams::default().limit(PAGE));
     while let Some(params) = page {
         let listed = all.list_metadata(&params).await?;
         for object in &listed.items {
@@ -190,9 +189,7 @@ async fn empty(
             };
             unless_outrun(api.delete(name, &DeleteParams::default()).await)?;
         }
-        let next = listed.metadata.continue_;
-        let next = next.filter(|token| !token.is_empty());
-        page = next.map(|token| first.clone().continue_token(&token));
+        page = params.next(listed.metadata.continue_);
     }
     Ok(is_empty)
 }

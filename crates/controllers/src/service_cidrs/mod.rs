@@ -100,8 +100,7 @@ impl controller_framework::Controller for ServiceCidrs {
 impl ServiceCidrs {
     /// The IPv4 addresses of all Services.
     async fn addresses(&self) -> Result<Vec<Ipv4Addr>, Error> {
-        let first = ListParams::default().limit(PAGE);
-        let (mut addresses, mut page) = (Vec::new(), Some(first.clone()));
+        let (mut addresses, mut page) = (Vec::new(), Some(ListParams::default().limit(PAGE)));
         while let Some(params) = page {
             let listed = self.addresses.list_metadata(&params).await?;
             let names = listed.items.iter().map(|item| &item.metadata.name);
@@ -110,9 +109,7 @@ impl ServiceCidrs {
                     .flatten()
                     .filter_map(|name| name.parse::<Ipv4Addr>().ok()),
             );
-            let next = listed.metadata.continue_;
-            let next = next.filter(|token| !token.is_empty());
-            page = next.map(|token| first.clone().continue_token(&token));
+            page = params.next(listed.metadata.continue_);
         }
         Ok(addresses)
     }

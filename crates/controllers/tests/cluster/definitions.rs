@@ -3,6 +3,7 @@
 
 use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{ConfigMap, Event};
+use k8s_openapi::api::storagemigration::v1beta1::StorageVersionMigration;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube_api_client::{
     Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, ResourceExt,
@@ -82,6 +83,16 @@ async fn boat(cluster: &Cluster, name: &str) -> DynamicObject {
         .create(&PostParams::default(), &object)
         .await
         .unwrap()
+}
+
+/// The stored object with this key.
+async fn stored(cluster: &Cluster, key: &[u8]) -> Value {
+    let range = Range {
+        start: key.to_vec(),
+        ..Range::default()
+    };
+    let stored = cluster.store.range(range).await.unwrap().items.remove(0);
+    serde_json::from_slice(&stored.value).unwrap()
 }
 
 #[tokio::test]
@@ -234,12 +245,7 @@ async fn an_object_with_malformed_metadata_is_named_in_one_event() {
     let api = boats(&cluster);
     api.create(&PostParams::default(), &boat).await.unwrap();
     let key = b"/registry/example.org/boats/default/b".to_vec();
-    let range = Range {
-        start: key.clone(),
-        ..Range::default()
-    };
-    let stored = cluster.store.range(range).await.unwrap().items.remove(0);
-    let mut object: Value = serde_json::from_slice(&stored.value).unwrap();
+    let mut object = stored(&cluster, &key).await;
     object["metadata"]["labels"] = json!({"a": 1});
     object["metadata"]["annotations"] = json!("x");
     let put = Operation::Put {
@@ -275,4 +281,77 @@ async fn an_object_with_malformed_metadata_is_named_in_one_event() {
     let label = Patch::Merge(json!({"spec": {"a": 1}}));
     let _ = api.patch("b", &PatchParams::default(), &label).await;
     wait_for::<Event>(&cluster, expected, reported).await;
+}
+
+/// Creates a migration of the resource and waits for its end; returns the conditions `Type=message`.
+async fn migrate(cluster: &Cluster, name: &str, group: &str, resource: &str) -> Vec<String> {
+    let api: Api<StorageVersionMigration> = Api::all(cluster.client.clone());
+    let migration = json!({"metadata": {"name": name},
+        "spec": {"resource": {"group": group, "resource": resource}}});
+    let migration = json_tree::from_value(migration).unwrap();
+    api.create(&PostParams::default(), &migration)
+        .await
+        .unwrap();
+    let conditions = async || {
+        let status = api.get(name).await.unwrap().status;
+        let conditions = status.and_then(|status| status.conditions);
+        let conditions = conditions.unwrap_or_default().into_iter();
+        let texts = conditions.map(|c| format!("{}={}", c.type_, c.message));
+        texts.collect::<Vec<String>>()
+    };
+    let has_ended = async || {
+        let now = conditions().await;
+        now.len() == 1 && !now[0].starts_with("Running")
+    };
+    eventually(has_ended).await;
+    conditions().await
+}
+
+/// KEP-4192, edge.md §1.3.
+#[tokio::test]
+async fn a_migration_stores_the_objects_in_the_storage_version_and_trims_the_stored_versions() {
+    let cluster = Cluster::without_node().await;
+    let api = define_boats(&cluster).await;
+    for name in ["a", "b"] {
+        boat(&cluster, name).await;
+    }
+    let version = |name: &str, storage: bool| {
+        json!({"name": name, "served": true, "storage": storage,
+            "schema": {"openAPIV3Schema": {"type": "object"}}})
+    };
+    let versions = json!({"spec": {"versions": [version("v1", false), version("v2", true)]}});
+    let params = PatchParams::default();
+    api.patch("boats.example.org", &params, &Patch::Merge(versions))
+        .await
+        .unwrap();
+    let stored_as = async || {
+        let object = stored(&cluster, b"/registry/example.org/boats/default/a").await;
+        object["apiVersion"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(stored_as().await, "example.org/v1");
+    assert_eq!(
+        migrate(&cluster, "one", "example.org", "boats").await,
+        ["Succeeded=2 objects are stored in v2"]
+    );
+    assert_eq!(stored_as().await, "example.org/v2");
+    let definition = api.get("boats.example.org").await.unwrap();
+    let texts = condition_texts(&definition);
+    assert_eq!(texts, format!("{ACCEPTED} StorageMigrating=False"));
+    assert_eq!(definition.status.unwrap().stored_versions.unwrap(), ["v2"]);
+}
+
+#[tokio::test]
+async fn a_migration_of_any_resource_ends() {
+    let cluster = Cluster::without_node().await;
+    cluster
+        .create::<ConfigMap>(json!({"metadata": {"name": "a"}}))
+        .await;
+    let ended = migrate(&cluster, "built-in", "", "configmaps").await;
+    assert!(ended[0].ends_with("objects are stored in v1"), "{ended:?}");
+    for (name, group) in [("no-group", "example.org"), ("no-resource", "apps")] {
+        assert_eq!(
+            migrate(&cluster, name, group, "boats").await,
+            ["Failed=resource does not exist in discovery"]
+        );
+    }
 }

@@ -201,13 +201,23 @@ fn start_proxy(
     group.keep("listening programs", |stop| async move {
         stop.run_until_cancelled(network.follow_listening()).await;
     });
+    let network = Arc::clone(&settings.network);
+    let first = settings.ranges.service;
+    let further_ranges =
+        service_proxy::further_ranges(&client, first, &group.component("service ranges"));
+    let mut ranges = further_ranges.clone();
+    group.keep("service routes", |stop| async move {
+        let route = network::route_services(&network, &mut ranges);
+        stop.run_until_cancelled(route).await;
+    });
     let network = &settings.network;
     let config = service_proxy::Config {
         instance_id: settings.instance_id.to_owned(),
         node_name: settings.node_name.clone(),
         pod_cidr: settings.ranges.pod,
         cluster_cidr: settings.cluster_range,
-        service_cidr: settings.ranges.service,
+        service_cidr: first,
+        further_ranges,
         unmanaged: BTreeSet::from([dns_address(settings.ranges.service)?]),
         pod_link_prefix: pod_network::link_prefix(settings.instance_id),
         encrypted_link: network.encrypted_link(),

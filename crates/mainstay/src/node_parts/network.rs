@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use command_output::output::warn;
@@ -13,6 +14,7 @@ use pod_network::{
 };
 
 use data_directory::left_pods;
+use service_proxy::FurtherRanges;
 
 /// Reserves the ranges on this machine.
 pub async fn reserve(
@@ -46,6 +48,22 @@ pub fn open(
         Ok(Arc::new(network))
     }
     .boxed()
+}
+
+/// Wait after a failed change of the routes to Services.
+const ROUTE_RETRY: Duration = Duration::from_secs(10);
+
+/// Keeps the node's routes to further ranges of Services up to date. Returns if the ranges are no longer watched.
+pub async fn route_services(network: &PodNetwork, ranges: &mut FurtherRanges) {
+    loop {
+        let current = ranges.borrow_and_update().clone();
+        if let Err(error) = network.route_services(&current).await {
+            tracing::warn!(%error, "the routes to Services are not up to date");
+            tokio::time::sleep(ROUTE_RETRY).await;
+        } else if ranges.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Removes the network after a failed start, unless pods of a killed server still use it.

@@ -308,6 +308,7 @@ impl Harness {
             pod_cidr: self.ranges.pod,
             cluster_cidr: self.ranges.pod,
             service_cidr: self.ranges.service,
+            further_ranges: watch::Sender::default().subscribe(),
             unmanaged: Default::default(),
             pod_link_prefix: pod_network::link_prefix(&self.options.instance_id),
             encrypted_link: None,
@@ -566,11 +567,8 @@ pub fn condition(pod: &Pod, type_: &str) -> String {
     let condition = conditions.find(|condition| condition.type_ == type_);
     condition.map_or_else(String::new, |c| {
         let text = [Some(&c.status), c.reason.as_ref(), c.message.as_ref()];
-        text.into_iter()
-            .flatten()
-            .cloned()
-            .collect::<Vec<_>>()
-            .join(" ")
+        let text: Vec<String> = text.into_iter().flatten().cloned().collect();
+        text.join(" ")
     })
 }
 

@@ -20,3 +20,4 @@ pub mod resource;
 pub mod scheduling;
 pub mod snapshot;
 pub mod storage;
+pub mod storagemigration;

@@ -32,6 +32,11 @@ impl ServiceRange {
         Self { range }
     }
 
+    /// The addresses, including network and broadcast address.
+    pub fn range(self) -> Cidr {
+        self.range
+    }
+
     /// Whether the two ranges have a common address.
     pub fn overlaps(self, other: &Cidr) -> bool {
         self.range.overlaps(other)

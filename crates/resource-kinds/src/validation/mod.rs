@@ -3,6 +3,7 @@
 pub(crate) mod addresses;
 pub(crate) mod advice;
 pub(crate) mod claim;
+pub(crate) mod conditions;
 pub(crate) mod field;
 pub mod mainstay_annotations;
 pub mod metadata;

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::document::{Document, is_stable};
+use super::document::{Document, is_served};
 
 /// A field of a type as `types.tsv` has it.
 #[derive(Clone, Copy, Debug)]
@@ -209,7 +209,7 @@ pub fn with_document(types: &str, document: &Document) -> Vec<String> {
 fn fields(types: &Types<'_>, document: &Document) -> Vec<String> {
     document
         .names()
-        .filter(|definition| is_stable(definition))
+        .filter(|definition| is_served(definition))
         .filter_map(|definition| {
             let fields = types.fields(&type_of(definition))?;
             let fields: BTreeSet<&str> = fields.into_iter().map(|field| field.json).collect();

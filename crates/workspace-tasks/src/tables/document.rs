@@ -34,11 +34,11 @@ impl Document {
         Some(Self { definitions })
     }
 
-    /// The definitions of stable versions.
-    fn stable(&self) -> impl Iterator<Item = (&str, &Value)> {
+    /// The definitions of served versions.
+    fn served(&self) -> impl Iterator<Item = (&str, &Value)> {
         let all = self.definitions.iter();
         all.map(|(name, definition)| (name.as_str(), definition))
-            .filter(|(name, _)| is_stable(name))
+            .filter(|(name, _)| is_served(name))
     }
 
     /// The names of all definitions.
@@ -64,7 +64,7 @@ impl Document {
     /// type, patch strategy, patch merge key.
     pub fn merge_rows(&self) -> BTreeSet<String> {
         let mut rows = BTreeSet::new();
-        for (name, definition) in self.stable() {
+        for (name, definition) in self.served() {
             let definition_row = std::iter::once(("-", definition));
             for (field, schema) in definition_row.chain(properties(definition)) {
                 if let Some(facts) = merge_facts(schema) {
@@ -77,7 +77,7 @@ impl Document {
 
     /// The fields that objects must have: definition, names.
     pub fn required_rows(&self) -> BTreeSet<String> {
-        self.stable()
+        self.served()
             .filter_map(|(name, definition)| {
                 let fields = definition.get("required")?.as_array()?;
                 let fields: BTreeSet<&str> = fields.iter().filter_map(Value::as_str).collect();
@@ -90,7 +90,7 @@ impl Document {
     /// The fields that are keys of lists: the definition of the elements, and the field.
     pub fn list_keys(&self) -> BTreeSet<(String, String)> {
         let fields = self
-            .stable()
+            .served()
             .flat_map(|(_, definition)| properties(definition));
         fields
             .filter_map(|(_, schema)| {
@@ -141,10 +141,14 @@ impl Document {
     }
 }
 
-/// Whether a definition belongs to a stable version of its group, not to one such as `v1beta1`.
-pub fn is_stable(definition: &str) -> bool {
+/// The beta version that the server serves (KEP-4192).
+const SERVED_BETA: &str = "io.k8s.api.storagemigration.v1beta1.";
+
+/// Whether a definition belongs to a served version: a stable one or [`SERVED_BETA`].
+pub fn is_served(definition: &str) -> bool {
     let version = definition.rsplit('.').nth(1).unwrap_or_default();
-    !version.contains("alpha") && !version.contains("beta")
+    let is_stable = !version.contains("alpha") && !version.contains("beta");
+    is_stable || definition.starts_with(SERVED_BETA)
 }
 
 fn properties(definition: &Value) -> impl Iterator<Item = (&str, &Value)> {

@@ -32,6 +32,7 @@ const PACKAGES: &[&str] = &[
     "api/resource/v1",
     "api/scheduling/v1",
     "api/storage/v1",
+    "api/storagemigration/v1beta1",
     "apiextensions-apiserver/pkg/apis/apiextensions/v1",
     "apimachinery/pkg/apis/meta/v1",
     "kube-aggregator/pkg/apis/apiregistration/v1",

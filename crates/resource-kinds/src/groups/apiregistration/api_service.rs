@@ -58,7 +58,7 @@ const DEFAULT_PORT: u16 = 443;
 
 /// The groups of this server, which no extension API server may serve. `metrics.k8s.io` is not in the list: a metrics
 /// server may replace the metrics of this server.
-const OWN_GROUPS: [&str; 22] = [
+const OWN_GROUPS: [&str; 23] = [
     "",
     "admissionregistration.k8s.io",
     "apiextensions.k8s.io",
@@ -81,6 +81,7 @@ const OWN_GROUPS: [&str; 22] = [
     "scheduling.k8s.io",
     "snapshot.storage.k8s.io",
     "storage.k8s.io",
+    "storagemigration.k8s.io",
 ];
 
 /// The condition of an APIService about its availability.

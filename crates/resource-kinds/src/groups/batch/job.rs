@@ -10,6 +10,7 @@ use crate::json::parts;
 use crate::kind::info::{Names, STATUS, namespaced};
 use crate::kind::{Deletion, Kind, KindInfo, Selectable, StatusUpdate, Words, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::conditions::is_true;
 use crate::validation::field::Field;
 use crate::validation::workload;
 use crate::well_known::labels::{CONTROLLER_UID, JOB_NAME, LEGACY_CONTROLLER_UID, LEGACY_JOB_NAME};
@@ -210,14 +211,6 @@ fn generate_selector(object: &mut Value) {
     {
         parts::fill(labels, CONTROLLER_UID, uid);
     }
-}
-
-/// Whether this condition of the job is `True`.
-fn is_true(object: &Value, condition: &str) -> bool {
-    let conditions = Field::of(object, "status.conditions");
-    conditions
-        .items()
-        .any(|c| c.get("type").text() == condition && c.get("status").text() == "True")
 }
 
 fn state(object: &Value) -> &'static str {

@@ -4,6 +4,7 @@ use json_tree::Value;
 use object_model::{FieldError, LabelSelector, names};
 
 use crate::json::parts;
+use crate::validation::conditions::is_true;
 use crate::validation::field::{Field, Rules};
 use crate::validation::{metadata, workload};
 use crate::well_known::labels::{CONTROLLER_UID, JOB_NAME, LEGACY_CONTROLLER_UID, LEGACY_JOB_NAME};
@@ -340,18 +341,12 @@ pub(super) fn status(object: &Value, old: &Value) -> Vec<FieldError> {
             }
         }
     }
-    let holds = |object: &Value, condition: &str| {
-        let conditions = Field::of(object, "status.conditions");
-        conditions
-            .items()
-            .any(|c| c.get("type").text() == condition && c.get("status").text() == "True")
-    };
     let conditions = status.get("conditions");
-    if holds(object, "Complete") && holds(object, "Failed") {
+    if is_true(object, "Complete") && is_true(object, "Failed") {
         errors.push(conditions.invalid("cannot set Complete=True and Failed=true conditions"));
     }
     for end in ["Complete", "Failed"] {
-        if holds(old, end) && !holds(object, end) {
+        if is_true(old, end) && !is_true(object, end) {
             errors.push(conditions.invalid(format!("cannot disable the {end}=True condition")));
         }
     }

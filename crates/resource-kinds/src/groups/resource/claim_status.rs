@@ -12,6 +12,7 @@ use super::claim_spec::{
 };
 use super::identifiers::{driver, pool, toleration, uid};
 use super::lists::{itself, list, set};
+use crate::validation::conditions;
 use crate::validation::field::{Field, Rules};
 use crate::validation::pod_template::node_selector;
 
@@ -183,22 +184,11 @@ fn device_status(
         ));
     }
     let conditions = at.get("conditions");
-    list(&conditions, CONDITIONS_MAX, &condition, errors);
+    list(&conditions, CONDITIONS_MAX, &conditions::check, errors);
     if at.get("data").is_set() {
         raw(&at.get("data"), DATA_BYTES_MAX, errors);
     }
     network(&at.get("networkData"), errors);
-}
-
-fn condition(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
-    errors.check_required_text(&at.get("type"), names::qualified_name);
-    errors.check_one_of(&at.get("status"), &["False", "True", "Unknown"]);
-    errors.check_not_negative(&at.get("observedGeneration"));
-    for field in ["lastTransitionTime", "reason"] {
-        if at.get_path(field).is_empty() {
-            errors.push(at.get_path(field).required(""));
-        }
-    }
 }
 
 fn network(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {

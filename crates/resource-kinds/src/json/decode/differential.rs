@@ -24,6 +24,7 @@ use k8s_openapi::api::rbac::v1 as rbac;
 use k8s_openapi::api::resource::v1 as resource;
 use k8s_openapi::api::scheduling::v1 as scheduling;
 use k8s_openapi::api::storage::v1 as storage;
+use k8s_openapi::api::storagemigration::v1beta1 as storagemigration;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1 as apiregistration;
 
 use super::round_trip;
@@ -84,6 +85,7 @@ fn cases() -> Vec<Case> {
             CSIDriver CSINode CSIStorageCapacity StorageClass VolumeAttachment
             VolumeAttributesClass
         }
+        storagemigration { StorageVersionMigration }
     }
 }
 

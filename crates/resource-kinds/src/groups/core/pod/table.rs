@@ -6,6 +6,7 @@ use object_model::duration;
 
 use crate::printing::table;
 use crate::printing::{Cell, Column};
+use crate::validation::conditions::is_true;
 use crate::validation::field::Field;
 use crate::validation::pod_template::is_sidecar;
 
@@ -95,19 +96,12 @@ fn address(status: &Value) -> String {
     }
 }
 
-fn condition_holds(object: &Value, kind: &str) -> bool {
-    let conditions = Field::of(object, "status.conditions");
-    conditions
-        .items()
-        .any(|c| c.get("type").text() == kind && c.get("status").text() == "True")
-}
-
 fn readiness_gates(object: &Value) -> String {
     let gates = Field::of(object, "spec.readinessGates");
     if gates.is_empty() {
         return "<none>".to_owned();
     }
-    let holds = |gate: &Field<'_, '_>| condition_holds(object, gate.get("conditionType").text());
+    let holds = |gate: &Field<'_, '_>| is_true(object, gate.get("conditionType").text());
     format!("{}/{}", gates.items().filter(holds).count(), gates.len())
 }
 
@@ -139,7 +133,7 @@ fn summary(object: &Value) -> Summary {
         last_restart: None,
     };
     let initializing = count_init_containers(object, &mut summary, &mut later);
-    if !initializing || condition_holds(object, "Initialized") {
+    if !initializing || is_true(object, "Initialized") {
         summary.restarts = later.restarts;
         summary.last_restart = later.last_restart;
         count_containers(object, &mut summary);
@@ -210,7 +204,7 @@ fn count_containers(object: &Value, summary: &mut Summary) {
         }
     }
     if summary.reason == "Completed" && running {
-        let ready = condition_holds(object, "Ready");
+        let ready = is_true(object, "Ready");
         let reason = if ready { "Running" } else { "NotReady" };
         reason.clone_into(&mut summary.reason);
     }
