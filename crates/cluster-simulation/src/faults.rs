@@ -107,9 +107,9 @@ fn provisioner() -> UserInfo {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultExtent {
-    /// Controllers have a current view of the state, or are stopped.
+    /// Controllers read the current state, or are stopped.
     Contained,
-    /// Controllers may also be disconnected, and return with an old view.
+    /// Controllers may also be disconnected, and return with an old state.
     Everything,
     /// All faults of `Everything`, and nodes are away for minutes.
     Nodes,

@@ -27,7 +27,7 @@ struct Climate {
     faults: Option<FaultExtent>,
     /// Whether two controllers always run, as if each assumed that the other is dead.
     two_controllers: bool,
-    /// Maximum age of a view.
+    /// Maximum age of the state that controllers read.
     staleness: Duration,
     /// Whether the machine is sometimes suspended.
     pauses: bool,

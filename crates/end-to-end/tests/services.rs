@@ -167,7 +167,8 @@ spec:
     let fetch = ["exec", "names-0", "--", "curl", "-sS", "-m", "60", url];
     wait_for_text("names-", 30, || kubectl.run(&fetch).stdout);
     wait_for_text("names-", 30, || page(url).unwrap_or_else(|error| error));
-    wait_for_text("refused", 30, || {
+    // The code of a refused connection; that of a timeout is 28.
+    wait_for_text("curl: (7)", 30, || {
         page("http://10.201.0.8/").unwrap_or_else(|error| error)
     });
     kubectl.ok(&["delete", "servicecidr", "more", "--wait=false"]);

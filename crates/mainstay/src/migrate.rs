@@ -98,11 +98,11 @@ async fn wait(server: &Server, api: &Api<StorageVersionMigration>, id: &str) -> 
         match State::of(migration) {
             State::Succeeded(message) => return Ok(message),
             State::Failed(message) => bail!(message),
-            State::Running(message) if message != obstacle => {
+            State::Delayed(message) if message != obstacle => {
                 warn(&message);
                 obstacle = message;
             }
-            State::Running(_) | State::Waiting => {}
+            State::Delayed(_) | State::Waiting => {}
         }
         tokio::time::sleep(INTERVAL).await;
     }
@@ -112,7 +112,7 @@ async fn wait(server: &Server, api: &Api<StorageVersionMigration>, id: &str) -> 
 #[derive(Debug, PartialEq, Eq)]
 enum State {
     Waiting,
-    Running(String),
+    Delayed(String),
     Succeeded(String),
     Failed(String),
 }
@@ -127,7 +127,9 @@ impl State {
             Some(conditions.swap_remove(index))
         };
         match take("Running") {
-            Some(running) if running.status == "True" => return Self::Running(running.message),
+            Some(running) if running.reason == "MigrationDelayed" => {
+                return Self::Delayed(running.message);
+            }
             Some(_) => return Self::Waiting,
             None => {}
         }
@@ -173,9 +175,9 @@ mod tests {
 
     #[test]
     fn a_migration_has_ended_when_its_definition_was_reached() {
-        let state = |conditions: &[(&str, &str)]| {
+        let state_for = |reason: &str, conditions: &[(&str, &str)]| {
             let condition = |(kind, status): &(&str, &str)| {
-                json!({"type": kind, "status": status, "reason": "R", "message": kind,
+                json!({"type": kind, "status": status, "reason": reason, "message": kind,
                     "lastTransitionTime": "2026-01-01T00:00:00Z"})
             };
             let conditions: Vec<Value> = conditions.iter().map(condition).collect();
@@ -183,9 +185,11 @@ mod tests {
                 "resource": "r"}}, "status": {"conditions": conditions}});
             State::of(from_value(migration).unwrap())
         };
-        let running = || State::Running("Running".to_owned());
+        let state = |conditions: &[(&str, &str)]| state_for("R", conditions);
         assert_eq!(state(&[]), State::Waiting);
-        assert_eq!(state(&[("Running", "True")]), running());
+        assert_eq!(state(&[("Running", "True")]), State::Waiting);
+        let delayed = state_for("MigrationDelayed", &[("Running", "True")]);
+        assert_eq!(delayed, State::Delayed("Running".to_owned()));
         let both = [("Running", "False"), ("Succeeded", "True")];
         assert_eq!(state(&both), State::Waiting);
         assert_eq!(state(&both[1..]), State::Succeeded("Succeeded".to_owned()));

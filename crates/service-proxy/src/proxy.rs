@@ -386,15 +386,15 @@ impl TableUpdates {
         let services: Vec<ServiceName> = changed.keys().cloned().collect();
         let mut steps = self.routes.replace(changed);
         self.refusals.report_withheld(&self.routes, services);
-        let further = self.config.further_ranges.has_changed().unwrap_or(false);
-        if further {
-            let ranges = self.config.further_ranges.borrow_and_update().clone();
-            steps.extend(self.routes.set_further_ranges(ranges));
+        let further = self.config.further_ranges.borrow_and_update().clone();
+        let has_other_ranges = further != self.routes.further_ranges();
+        if has_other_ranges {
+            steps.extend(self.routes.set_further_ranges(further));
         }
         if change.is_some() {
             steps.extend(self.routes.set_machines(self.surroundings.machines()));
         }
-        if further || change.is_some() {
+        if has_other_ranges || change.is_some() {
             let services: Vec<ServiceName> = self.routes.services().cloned().collect();
             self.refusals.report_withheld(&self.routes, services);
         }

@@ -151,6 +151,11 @@ impl Routes {
         self.set(affected, |settings| settings.machines = machines)
     }
 
+    /// The further ranges of Services.
+    pub fn further_ranges(&self) -> &[Cidr] {
+        &self.settings.further_ranges
+    }
+
     /// Replaces the further ranges of Services, and returns the changes of the table.
     pub fn set_further_ranges(&mut self, ranges: Vec<Cidr>) -> Vec<TableChange> {
         let old = self.settings.further_ranges.iter();

@@ -226,7 +226,8 @@ async fn a_full_store_says_so_and_lets_things_be_deleted() {
         == 201
     {}
     let full = store.occupancy();
-    assert!(full.live_bytes <= quota);
+    // The event about the full store may be there already: events may exceed the quota by a 32nd.
+    assert!(full.live_bytes <= quota + quota / 32, "{full:?}");
     assert!(full.full.is_some());
     // A start succeeds on a full store.
     let again = Api::over(store.clone(), Limits::default(), None).await;

@@ -15,7 +15,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use crate::crd_names::storage_version;
 
 /// The condition of a running migration.
-pub const RUNNING: &str = "Running";
+const RUNNING: &str = "Running";
+
+/// The reason of a migration that nothing delays.
+const RUNNING_REASON: &str = "MigrationRunning";
 
 /// The condition of a definition whose objects are migrated.
 const MIGRATING: &str = "StorageMigrating";
@@ -120,11 +123,14 @@ pub fn running(
     obstacle: Option<&str>,
     now: Timestamp,
 ) -> Vec<Condition> {
-    let message = obstacle.unwrap_or("The migration is running");
+    let (reason, message) = match obstacle {
+        Some(obstacle) => ("MigrationDelayed", obstacle),
+        None => (RUNNING_REASON, "The migration is running"),
+    };
     let mut conditions = without(migration, &[RUNNING]);
     let since = condition(migration, RUNNING).filter(|before| before.status == "True");
     let since = since.map_or(now, |before| before.last_transition_time.0);
-    conditions.push(new_condition(RUNNING, "MigrationRunning", message, since));
+    conditions.push(new_condition(RUNNING, reason, message, since));
     conditions
 }
 
@@ -178,7 +184,7 @@ pub fn definition_started(
     now: Timestamp,
 ) -> CustomResourceDefinitionStatus {
     let message = format!("Migration {migration} is running");
-    with_migrating(definition, ("True", "MigrationRunning", &message), now)
+    with_migrating(definition, ("True", RUNNING_REASON, &message), now)
 }
 
 /// The status of a definition at the end of the migration.

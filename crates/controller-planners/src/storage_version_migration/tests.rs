@@ -118,6 +118,7 @@ fn running_has_the_obstacle_and_the_time_of_its_start() {
     let conditions = running(&one, Some("x: refused"), later);
     assert_eq!(conditions.len(), 1);
     assert_eq!(conditions[0].message, "x: refused");
+    assert_eq!(conditions[0].reason, "MigrationDelayed");
     assert_eq!(conditions[0].last_transition_time.0, now());
     let conditions = ended(&one, Ending::Succeeded, "done", later);
     let texts: Vec<(&str, &str)> = conditions

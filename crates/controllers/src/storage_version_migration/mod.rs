@@ -164,6 +164,11 @@ impl StorageVersionMigrations {
         definition: Option<&CustomResourceDefinition>,
     ) -> Result<(), Error> {
         let result = self.write_all(migration, resource, definition).await;
+        // The writes may take minutes, in which somebody may have labelled the migration.
+        let Some(migration) = self.current(migration) else {
+            return Ok(());
+        };
+        let migration = &*migration;
         let is_final = result.as_ref().is_err_and(WriteError::is_final);
         let now = Timestamp::now();
         let conditions = match &result {
@@ -206,13 +211,15 @@ impl StorageVersionMigrations {
             written.map_err(|error| WriteError::Api(object_key(migration).to_string(), error))?;
             return Ok(None);
         }
-        let is_wanted = || {
-            let name = object_key(migration).name;
-            let current = self.migrations.get("", &name);
-            current.is_some_and(|current| current.metadata.uid == migration.metadata.uid)
-        };
+        let is_wanted = || self.current(migration).is_some();
         let count = target.write_objects(&self.client, is_wanted).await?;
         Ok(count.map(|count| format!("{count} objects are stored in {}", target.version())))
+    }
+
+    /// The migration in the cache; `None` if it was deleted.
+    fn current(&self, migration: &StorageVersionMigration) -> Option<Arc<StorageVersionMigration>> {
+        let current = self.migrations.get("", &object_key(migration).name)?;
+        (current.metadata.uid == migration.metadata.uid).then_some(current)
     }
 
     async fn set_conditions(
