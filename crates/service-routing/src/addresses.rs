@@ -23,17 +23,17 @@ impl Settings {
     /// The ranges of Services. A further range with addresses of pods or machines is left out: connections to its
     /// addresses without a Service are refused.
     pub(crate) fn service_ranges(&self) -> impl Iterator<Item = Cidr> {
-        let taken = [self.cluster_range, self.pod_range];
-        let taken = taken.into_iter().chain(self.switch_range);
-        let taken: Vec<Cidr> = taken.collect();
-        let machines = self.machines.local.iter().chain(&self.machines.others);
-        let is_free = |range: &&Cidr| {
-            !taken.iter().any(|taken| taken.overlaps(range))
-                && !machines.clone().any(|address| range.contains(*address))
-        };
-        let further = self.further_ranges.iter().filter(is_free).copied();
-        let further: Vec<Cidr> = further.collect();
+        let further = self.further_ranges.iter().copied();
+        let further = further.filter(|range| !self.has_other_addresses(range));
         once(self.service_range).chain(further)
+    }
+
+    /// Whether a range has addresses of pods or machines.
+    fn has_other_addresses(&self, range: &Cidr) -> bool {
+        let ranges = [self.cluster_range, self.pod_range];
+        let mut ranges = ranges.into_iter().chain(self.switch_range);
+        let mut machines = self.machines.local.iter().chain(&self.machines.others);
+        ranges.any(|other| other.overlaps(range)) || machines.any(|ip| range.contains(*ip))
     }
 
     /// Whether a Service may have the address as an external address.

@@ -139,15 +139,11 @@ impl Routes {
         let changed_addresses = old.local.symmetric_difference(&new.local);
         let others = old.others.symmetric_difference(&new.others);
         let changed: BTreeSet<&Ipv4Addr> = changed_addresses.chain(others).collect();
-        let claims = |port: &ServicePort| {
-            let mut outside = port.external_ips.iter().chain(&port.load_balancer_ips);
-            let in_further_range = |address| {
-                let mut further = self.settings.further_ranges.iter();
-                further.any(|range| range.contains(address))
-            };
-            outside.any(|address| changed.contains(address) || in_further_range(*address))
+        let further = &self.settings.further_ranges;
+        let is_concerned = |address| {
+            changed.contains(&address) || further.iter().any(|range| range.contains(address))
         };
-        let affected = self.services_with(claims);
+        let affected = self.services_outside(is_concerned);
         self.set(affected, |settings| settings.machines = machines)
     }
 
@@ -158,20 +154,24 @@ impl Routes {
 
     /// Replaces the further ranges of Services, and returns the changes of the table.
     pub fn set_further_ranges(&mut self, ranges: Vec<Cidr>) -> Vec<TableChange> {
-        let old = self.settings.further_ranges.iter();
-        let changed: Vec<Cidr> = old.chain(&ranges).copied().collect();
-        let claims = |port: &ServicePort| {
-            let mut outside = port.external_ips.iter().chain(&port.load_balancer_ips);
-            outside.any(|address| changed.iter().any(|range| range.contains(*address)))
+        let old = &self.settings.further_ranges;
+        let is_concerned = |address| {
+            old.iter()
+                .chain(&ranges)
+                .any(|range| range.contains(address))
         };
-        let affected = self.services_with(claims);
+        let affected = self.services_outside(is_concerned);
         self.set(affected, |settings| settings.further_ranges = ranges)
     }
 
-    /// The Services that have such a port.
-    fn services_with(&self, claims: impl Fn(&ServicePort) -> bool) -> BTreeSet<ServiceName> {
+    /// The Services with an external or load balancer address of that kind.
+    fn services_outside(&self, is_concerned: impl Fn(Ipv4Addr) -> bool) -> BTreeSet<ServiceName> {
+        let claims = |port: &ServicePort| {
+            let mut outside = port.external_ips.iter().chain(&port.load_balancer_ips);
+            outside.any(|address| is_concerned(*address))
+        };
         let services = self.services.iter();
-        let affected = services.filter(|(_, ports)| ports.iter().any(&claims));
+        let affected = services.filter(|(_, ports)| ports.iter().any(claims));
         affected.map(|(service, _)| service.clone()).collect()
     }
 

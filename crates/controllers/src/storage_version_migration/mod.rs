@@ -124,31 +124,23 @@ impl controller_framework::Controller for StorageVersionMigrations {
         match plan(&of_resource, definition) {
             MigrationStep::Leave => {}
             MigrationStep::Start(migration) => {
-                if let Some(definition) = definition {
-                    let name = object_key(migration).name;
-                    let status = definition_started(definition, &name, now);
-                    if !self.mark_definition(definition, &status).await? {
-                        return Ok(ReconcileResult::Done);
-                    }
+                let name = object_key(migration).name;
+                let started = |definition: &_| definition_started(definition, &name, now);
+                if self.mark(definition, started).await? {
+                    self.set_conditions(migration, running(migration, None, now))
+                        .await?;
                 }
-                self.set_conditions(migration, running(migration, None, now))
-                    .await?;
             }
             MigrationStep::Write(migration) => self.write(migration, resource, definition).await?,
             MigrationStep::Finish(migration, ending) => {
-                if let Some(definition) = definition {
-                    let status = definition_ended(definition, ending, now);
-                    if !self.mark_definition(definition, &status).await? {
-                        return Ok(ReconcileResult::Done);
-                    }
+                let ended = |definition: &_| definition_ended(definition, ending, now);
+                if self.mark(definition, ended).await? {
+                    self.set_conditions(migration, finished(migration)).await?;
                 }
-                self.set_conditions(migration, finished(migration)).await?;
             }
             MigrationStep::Abandon => {
-                if let Some(definition) = definition {
-                    let status = definition_ended(definition, Ending::Failed, now);
-                    self.mark_definition(definition, &status).await?;
-                }
+                let ended = |definition: &_| definition_ended(definition, Ending::Failed, now);
+                self.mark(definition, ended).await?;
             }
         }
         Ok(ReconcileResult::Done)
@@ -242,14 +234,17 @@ impl StorageVersionMigrations {
         unless_outrun(self.api.patch_status(&name, &params, &patch).await).map(drop)
     }
 
-    /// Writes the status of the definition. Returns whether it was still as observed; otherwise its change adds the resource
-    /// to the queue.
-    async fn mark_definition(
+    /// Writes the status of the definition, if there is one. Returns whether it was still as observed; otherwise its change adds
+    /// the resource to the queue.
+    async fn mark(
         &self,
-        definition: &CustomResourceDefinition,
-        status: &CustomResourceDefinitionStatus,
+        definition: Option<&CustomResourceDefinition>,
+        status: impl FnOnce(&CustomResourceDefinition) -> CustomResourceDefinitionStatus,
     ) -> Result<bool, Error> {
-        let patch = guarded(&definition.metadata, json!(status));
+        let Some(definition) = definition else {
+            return Ok(true);
+        };
+        let patch = guarded(&definition.metadata, json!(status(definition)));
         let name = object_key(definition).name;
         let params = PatchParams::default();
         let written = self
