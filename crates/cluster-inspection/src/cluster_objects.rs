@@ -178,9 +178,10 @@ impl Reader<'_> {
             let evidence = ObservedNamespace::of(namespace, now);
             all.0.insert(namespace.to_owned(), evidence);
         }
-        let (pods, sets, revisions, claims, events) = tokio::try_join!(
+        let (pods, sets, policies, revisions, claims, events) = tokio::try_join!(
             self.list(Need::Always, "pods"),
             self.list(Need::Always, "StatefulSets"),
+            self.list(Need::Always, "StatefulSetPolicies"),
             self.list(Need::Always, "revisions"),
             self.list(Need::Always, "claims"),
             self.list(Need::Always, "events"),
@@ -191,6 +192,7 @@ impl Reader<'_> {
             evidence.view_pods().map_err(kube_api_client::Error::Json)?;
         }
         all.add(sets, |e| &mut e.sets);
+        all.add(policies, |e| &mut e.policies);
         all.add(revisions, |e| &mut e.revisions);
         all.add(claims, |e| &mut e.claims);
         all.add(events, |e| &mut e.events);

@@ -46,6 +46,7 @@ pub async fn deviations(
                 .iter()
                 .map(|claim| (claim.name_any(), Arc::new(claim.clone())))
                 .collect(),
+            policy: None,
             refused: Vec::new(),
         };
         check_set(&observed, now, &mut deviations);

@@ -450,6 +450,7 @@ async fn open_objects(
 fn default_objects() -> Vec<Value> {
     let mut objects = resource_kinds::bootstrap::default_objects();
     objects.extend(resource_kinds::snapshot::definitions());
+    objects.extend(resource_kinds::stateful_set_policy::definitions());
     objects
 }
 

@@ -147,6 +147,7 @@ fn observed_set(
         pods,
         revisions: vec![Arc::new(revision("a", 1))],
         claims,
+        policy: None,
         refused: Vec::new(),
     }
 }

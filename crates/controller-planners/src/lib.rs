@@ -32,6 +32,7 @@ pub mod service_account_tokens;
 pub mod service_accounts;
 pub mod service_cidrs;
 pub mod stateful_set;
+pub mod stateful_set_policy;
 pub mod storage_version_migration;
 pub mod token_cleaner;
 pub mod volume_binding;

@@ -42,6 +42,7 @@ mod service_account_tokens;
 mod service_accounts;
 mod service_cidrs;
 mod stateful_set;
+mod stateful_set_policy;
 mod storage_version_migration;
 mod token_cleaner;
 mod volume_binding;
@@ -131,6 +132,10 @@ fn all(context: &Context) -> Vec<NamedController> {
             clusterrole_aggregation::run(context.clone()),
         ),
         controller("statefulset", stateful_set::run(context.clone())),
+        controller(
+            "stateful-set-policy",
+            stateful_set_policy::run(context.clone()),
+        ),
         controller(
             "storage-version-migration",
             storage_version_migration::run(context.clone()),

@@ -26,6 +26,7 @@ use pod_lifecycle::diagnosis::text;
 use resource_kinds::MetadataIdentity;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::snapshot::{VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent};
+use resource_kinds::stateful_set_policy::StatefulSetPolicy;
 
 use super::explanation::{EventSeries, Finding, Log, Object};
 use super::kinds::TargetKind;
@@ -87,6 +88,8 @@ pub struct ObservedNamespace {
     pub cluster: Arc<ObservedCluster>,
     /// The StatefulSets.
     pub sets: Vec<Arc<StatefulSet>>,
+    /// The policies of sets.
+    pub policies: Vec<Arc<StatefulSetPolicy>>,
     pub deployments: Vec<Arc<Deployment>>,
     pub replica_sets: Vec<Arc<ReplicaSet>>,
     pub replication_controllers: Vec<Arc<ReplicationController>>,
@@ -140,6 +143,7 @@ impl ObservedNamespace {
             now,
             cluster: Arc::default(),
             sets: Vec::new(),
+            policies: Vec::new(),
             deployments: Vec::new(),
             replica_sets: Vec::new(),
             replication_controllers: Vec::new(),

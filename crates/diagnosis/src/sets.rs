@@ -10,6 +10,7 @@ use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec};
 use object_model::IncompleteMetadata;
 use pod_lifecycle::diagnosis::{Remedy, text};
 use resource_kinds::pod_view::PodView;
+use resource_kinds::stateful_set_policy::in_force;
 
 use super::chain_builder::ChainBuilder;
 use super::explanation::{CauseChain, Explanation, Object, merged};
@@ -149,17 +150,19 @@ impl<'e> View<'e> {
             let name = text::name(&claim.metadata).to_owned();
             (name, Arc::clone(claim))
         });
+        let name = text::name(&set.metadata);
         let input = Observed {
             set: Arc::clone(set),
             pods: observed.pods.clone(),
             revisions: observed.revisions.clone(),
             claims: claims.collect(),
+            policy: in_force(name, set.metadata.labels.as_ref(), &observed.policies).cloned(),
             refused: Vec::new(),
         };
         Ok(Self {
             observed,
             set,
-            name: text::name(&set.metadata),
+            name,
             plan: plan(&input, observed.now)?,
         })
     }
@@ -195,7 +198,13 @@ impl<'e> View<'e> {
                 chains.extend(chain);
             }
         }
-        for waiting in &self.plan.waiting_on {
+        // Chains with one root cause are merged; that of a guard has one link more than that of the pod.
+        let (held, others): (Vec<_>, Vec<_>) = self
+            .plan
+            .waiting_on
+            .iter()
+            .partition(|waiting| matches!(waiting.cause, Cause::GuardHolds { .. }));
+        for waiting in held.into_iter().chain(others) {
             let is_covered = waiting.ordinal.is_some_and(|o| dealt_with.contains(&o));
             if is_covered || matches!(waiting.cause, Cause::After { .. }) {
                 continue;
@@ -271,7 +280,7 @@ impl<'e> View<'e> {
             StatefulSetAction::CreatePod(_) => {
                 Some((format!("pod {pod} is to be made"), "to be made"))
             }
-            StatefulSetAction::DeletePod { .. } => {
+            StatefulSetAction::DeletePod { .. } | StatefulSetAction::EvictPod { .. } => {
                 Some((format!("pod {pod} is to be deleted"), "to be deleted"))
             }
             _ => None,
@@ -400,6 +409,16 @@ impl<'e> View<'e> {
                 self.say(builder, "MaxUnavailable", waiting);
                 return self.first_unavailable(builder);
             }
+            Cause::GuardHolds { policy, .. } => {
+                self.say(builder, "GuardHolds", waiting);
+                let edit = kubectl(format!("edit statefulsetpolicy {policy}"));
+                if self.unhealthy_pod(builder) {
+                    builder.or(format!("or lower minHealthy of the guard: {edit}"));
+                } else {
+                    builder.remedy(format!("lower minHealthy of the guard: {edit}"));
+                }
+                return;
+            }
             Cause::OnDelete { .. } => {
                 let outdated = set_summary::outdated(self.observed, self.set, &self.plan);
                 let list = text::list(outdated.iter().copied());
@@ -450,14 +469,21 @@ impl<'e> View<'e> {
     }
 
     fn first_unavailable(&self, builder: &mut ChainBuilder<'_>) {
+        if !self.unhealthy_pod(builder) {
+            builder.remedy("nothing to do; the pods have to be available again first");
+        }
+    }
+
+    /// Adds the first desired pod that is not healthy; returns whether there is one.
+    fn unhealthy_pod(&self, builder: &mut ChainBuilder<'_>) -> bool {
         let mut pods = self.observed.pods.iter().filter(|pod| {
             let ordinal = identity::ordinal(self.name, &pod.name);
             ordinal.is_some_and(|ordinal| wants(self.set, ordinal))
         });
-        if let Some(pod) = pods.find(|pod| pod_lifecycle::diagnosis::pod(pod).is_some()) {
+        let unhealthy = pods.find(|pod| pod_lifecycle::diagnosis::pod(pod).is_some());
+        if let Some(pod) = unhealthy {
             builder.pod(pod);
-        } else {
-            builder.remedy("nothing to do; the pods have to be available again first");
         }
+        unhealthy.is_some()
     }
 }

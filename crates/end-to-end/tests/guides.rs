@@ -79,6 +79,25 @@ fn the_network_policy_page_can_be_pasted() {
     }
 }
 
+/// rollouts.md R27, S9: a guarded set, used unchanged.
+#[test]
+fn the_rollout_policies_page_can_be_pasted() {
+    let instance = Instance::start(&[]);
+    let pasted = Pasted::for_instance(&instance);
+    let output = pasted.page("docs/rollout-policies.md");
+    for text in [
+        "statefulsetpolicy.apps.mainstay.dev/db condition met",
+        "held\n",
+        "statefulset.apps/db condition met",
+        "the guard of StatefulSetPolicy db holds pod db-2: 2 of 2 pods must stay healthy, and 1 are",
+    ] {
+        assert!(output.stdout.contains(text), "{text}: {output:#?}");
+    }
+    let refused =
+        "violate the guard of StatefulSetPolicy db: 2 of 3 pods must stay healthy, and 2 are";
+    assert!(output.stderr.contains(refused), "{output:#?}");
+}
+
 /// findings U1, U8: images from files, without a reachable registry, and the images in the program.
 #[test]
 fn the_images_page_can_be_pasted() {

@@ -1,10 +1,19 @@
 //! Guarded writes: each write names the object and its observed state as preconditions, so that a write that is based
 //! on an outdated state has no effect.
 
-use json_tree::Value;
-use object_model::{IncompleteMetadata, ResourceVersion, Uid};
+use std::collections::BTreeMap;
 
-use crate::{Api, DeleteParams, Object, Patch, PatchParams, Preconditions, PropagationPolicy};
+use json_tree::Value;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::policy::v1::Eviction;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use object_model::{IncompleteMetadata, ResourceVersion, Uid};
+use serde::de::IgnoredAny;
+
+use crate::{
+    Api, DeleteParams, Object, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy,
+};
 
 /// The kinds of failed writes that callers distinguish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,6 +174,33 @@ pub async fn delete<K: Object>(api: &Api<K>, name: &str, how: Delete) -> crate::
         }),
     };
     Ok(unless_outrun(api.delete(name, &params).await)?.is_some())
+}
+
+/// Evicts the pod with this UID. Returns `false` if the pod does not exist, or if another pod has its name. Fails with
+/// 429 while a disruption budget, or the guard of a StatefulSetPolicy, holds the pod.
+pub async fn evict(
+    pods: &Api<Pod>,
+    name: &str,
+    uid: &Uid,
+    annotations: BTreeMap<String, String>,
+) -> crate::Result<bool> {
+    let eviction = Eviction {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            annotations: (!annotations.is_empty()).then_some(annotations),
+            ..ObjectMeta::default()
+        },
+        delete_options: Some(meta::DeleteOptions {
+            preconditions: Some(meta::Preconditions {
+                uid: Some(uid.to_string()),
+                ..meta::Preconditions::default()
+            }),
+            ..meta::DeleteOptions::default()
+        }),
+    };
+    let params = PostParams::default();
+    let evicted = pods.create_subresource::<IgnoredAny>("eviction", name, &params, &eviction);
+    Ok(unless_outrun(evicted.await)?.is_some())
 }
 
 /// Merges a patch into an object if it has not changed since it was read. Returns `None` if it has changed: the cache

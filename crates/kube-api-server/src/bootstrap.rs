@@ -211,6 +211,7 @@ pub(crate) fn write_request<'a>(
         warnings: None,
         annotations: None,
         cached: None,
+        turn: None,
     }
 }
 

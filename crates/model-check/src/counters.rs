@@ -36,7 +36,7 @@ impl Counters {
             Reply::Done => &self.done,
             Reply::AlreadyExists => &self.already_exists,
             Reply::NotFound => &self.not_found,
-            Reply::Conflict => &self.conflict,
+            Reply::Conflict | Reply::Held => &self.conflict,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }

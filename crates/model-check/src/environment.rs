@@ -1,6 +1,7 @@
 //! The environment of the controller: users, faults, nodes, the garbage collector, the clock.
 
-use crate::server::terminate;
+use crate::seeded::Guards;
+use crate::server::{self, terminate};
 use crate::state::{
     ClaimFate, Deletion, Health, Id, Instance, Kind, ModelState, ORDINALS, Owners, Phase, Pod, Set,
     Spec,
@@ -345,6 +346,7 @@ fn applies_to(state: &ModelState, fault: Fault, at: usize) -> bool {
     match fault {
         Fault::Fail => pod.is_some_and(|pod| pod.phase == Phase::Running && !cut_off(&pod)),
         Fault::Unready => pod.is_some_and(|pod| matches!(pod.health, Health::Ready(_))),
+        Fault::Evict => pod.is_some_and(|pod| !pod.terminating),
         Fault::Delete => pod.is_some(),
         Fault::Orphan => pod.is_some_and(|pod| pod.owner.is_some()),
         Fault::DeleteClaim => state.api.claims[at].is_some_and(|claim| !claim.terminating),
@@ -353,7 +355,7 @@ fn applies_to(state: &ModelState, fault: Fault, at: usize) -> bool {
 }
 
 /// Executes a fault.
-pub fn fail(world: &World, state: &mut ModelState, fault: Fault, at: usize) {
+pub fn fail(world: &World, state: &mut ModelState, fault: Fault, at: usize, guards: Guards) {
     match fault {
         Fault::Fail => {
             stop_instance(state, at);
@@ -364,6 +366,11 @@ pub fn fail(world: &World, state: &mut ModelState, fault: Fault, at: usize) {
         }
         Fault::Unready => with_pod(state, at, |pod| pod.health = Health::Lost),
         Fault::Delete => terminate(state, at),
+        Fault::Evict => {
+            if let (Some(pod), Ok(ordinal)) = (state.api.pods[at], u8::try_from(at)) {
+                server::evict_pod(state, ordinal, pod.uid, guards);
+            }
+        }
         Fault::Orphan => {
             with_pod(state, at, |pod| pod.owner = None);
             state.open_fate(at);

@@ -17,6 +17,7 @@ pub mod election;
 pub mod environment;
 pub mod fence;
 mod hashing;
+pub mod identities;
 pub mod model;
 mod objects;
 pub mod plans;

@@ -328,7 +328,7 @@ impl StatefulSetModel {
             }
             ModelStep::Fault(fault, at) => {
                 state.budget.faults -= 1;
-                environment::fail(&self.world, state, fault, at);
+                environment::fail(&self.world, state, fault, at, self.seeded.guards);
                 true
             }
             ModelStep::Progress(step) => {

@@ -20,8 +20,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
 };
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use object_model::ResourceVersion;
+use object_model::{IntOrPercent, ResourceVersion};
 use resource_kinds::labels;
+use resource_kinds::stateful_set_policy::{Guard, MinHealthy, PolicySpec, StatefulSetPolicy};
 
 use crate::state::{Claim, Health, Id, Objects, Op, Owners, Phase, Pod, Revision, Set, TEMPLATES};
 use crate::world::{Strategy, World};
@@ -88,6 +89,7 @@ impl Builder {
             pods: pods.collect(),
             revisions: revisions.collect(),
             claims: claims.collect(),
+            policy: policy(set.spec.min_healthy),
             refused: Vec::new(),
         }
     }
@@ -321,6 +323,10 @@ impl Builder {
                 ordinal: ordinal(name)?,
                 uid: id(uid.as_str())?,
             },
+            StatefulSetAction::EvictPod { name, uid, .. } => Op::EvictPod {
+                ordinal: ordinal(name)?,
+                uid: id(uid.as_str())?,
+            },
         })
     }
 
@@ -362,6 +368,21 @@ fn claim_template() -> PersistentVolumeClaim {
         },
         ..PersistentVolumeClaim::default()
     }
+}
+
+/// The policy of the set; `None` without a guard.
+fn policy(min_healthy: u8) -> Option<Arc<StatefulSetPolicy>> {
+    let guard = Guard {
+        min_healthy: MinHealthy::Part(IntOrPercent::Int(min_healthy.into())),
+    };
+    let policy = StatefulSetPolicy {
+        spec: PolicySpec {
+            guard: Some(guard),
+            ..PolicySpec::default()
+        },
+        ..StatefulSetPolicy::default()
+    };
+    (min_healthy > 0).then(|| Arc::new(policy))
 }
 
 fn template(number: usize) -> PodTemplateSpec {

@@ -13,9 +13,10 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::StatefulSetStatus;
 
 use crate::hashing::Quick;
+use crate::identities::{Ids, Renumbering};
 use crate::objects::{Builder, NOW};
 use crate::seeded::Seeded;
-use crate::state::{Ids, Objects, Op, Renumbering, Shape};
+use crate::state::{Objects, Op, Shape};
 use crate::world::World;
 
 /// The decision for an observed state.

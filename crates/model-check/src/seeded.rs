@@ -30,6 +30,8 @@ pub struct Guards {
     pub status_by_version: bool,
     /// Owners are written only to the observed version of the claim.
     pub owners_by_version: bool,
+    /// An eviction counts the healthy pods in its transaction; otherwise the view of the evictor decides.
+    pub eviction_counts: bool,
 }
 
 impl Default for Seeded {
@@ -44,6 +46,7 @@ impl Default for Seeded {
                 delete_gracefully: true,
                 status_by_version: true,
                 owners_by_version: true,
+                eviction_counts: true,
             },
         }
     }

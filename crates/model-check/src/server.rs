@@ -20,6 +20,8 @@ pub enum Reply {
     NotFound,
     /// The object has another UID or another version.
     Conflict,
+    /// The guard of the set's policy holds the pod.
+    Held,
 }
 
 impl Reply {
@@ -27,7 +29,7 @@ impl Reply {
     pub fn outcome(self, op: &Op) -> WriteOutcome {
         let harmless = match op {
             // Another writer was faster.
-            Op::DeletePod { .. } | Op::DeleteRevision { .. } => {
+            Op::DeletePod { .. } | Op::EvictPod { .. } | Op::DeleteRevision { .. } => {
                 matches!(self, Self::NotFound | Self::Conflict)
             }
             Op::WriteStatus { .. } => self == Self::NotFound,
@@ -108,6 +110,7 @@ pub fn write(state: &mut ModelState, op: &Op, guards: Guards) -> Reply {
             set,
         } => create_pod(state, ordinal, revision, set, guards),
         Op::DeletePod { ordinal, uid } => delete_pod(state, ordinal, uid, guards),
+        Op::EvictPod { ordinal, uid } => evict_pod(state, ordinal, uid, guards),
         Op::CreateClaim { ordinal, set } => create_claim(state, ordinal, set),
         Op::SetClaimOwners { .. } => set_owners(state, op, guards),
         Op::WriteStatus { .. } => write_status(state, op, guards),
@@ -179,12 +182,30 @@ fn delete_pod(state: &mut ModelState, ordinal: u8, uid: u8, guards: Guards) -> R
             "the pod web-{ordinal} that is deleted is not the one that was meant"
         ));
     }
+    let was_healthy = pod.is_healthy();
     if guards.delete_gracefully {
         terminate(state, index);
     } else {
         state.api.pods[index] = None;
     }
+    let needed = state.api.set.map_or(0, |set| set.spec.min_healthy);
+    if was_healthy && state.healthy_pods() < needed {
+        state.breaks("fewer healthy pods than the guard demands");
+    }
     Reply::Done
+}
+
+/// Evicts a pod for the controller or for a user (rollouts.md R28).
+pub fn evict_pod(state: &mut ModelState, ordinal: u8, uid: u8, guards: Guards) -> Reply {
+    let (Some(set), Some(pod)) = (state.api.set, state.pod_with(ordinal, uid)) else {
+        return Reply::NotFound;
+    };
+    let lost = u8::from(set.spec.desires(usize::from(ordinal)));
+    let is_enough = state.healthy_pods() >= set.spec.min_healthy + lost;
+    if guards.eviction_counts && pod.is_healthy() && !is_enough {
+        return Reply::Held;
+    }
+    delete_pod(state, ordinal, uid, guards)
 }
 
 /// Marks a pod for deletion. A pod without a node is removed at once.

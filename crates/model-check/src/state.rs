@@ -9,6 +9,8 @@ use std::sync::Arc;
 use controller_planners::stateful_set::StatefulSetPlan;
 use controller_planners::stateful_set::write_schedule::{WritePosition, WriteSchedule};
 
+use crate::identities::{Ids, Renumbering};
+
 /// A plan without the contents of its writes, which decides their order.
 pub type Shape = Arc<StatefulSetPlan>;
 
@@ -38,12 +40,6 @@ pub enum Kind {
 /// The number of kinds.
 pub const KINDS: usize = 7;
 
-/// A value that contains identities.
-pub trait Ids {
-    /// Calls `visit` for each identity, always in an equal order.
-    fn ids(&mut self, visit: &mut dyn FnMut(Kind, &mut Id));
-}
-
 /// The fields of a set that a user can change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Spec {
@@ -59,6 +55,8 @@ pub struct Spec {
     pub delete_when_scaled: bool,
     /// `whenDeleted: Delete`.
     pub delete_when_deleted: bool,
+    /// The healthy pods that the guard of the set's policy demands; 0 without a policy.
+    pub min_healthy: u8,
 }
 
 impl Spec {
@@ -160,6 +158,13 @@ pub struct Pod {
     pub terminating: bool,
     /// The node of the pod. The planner does not read it.
     pub node: Option<u8>,
+}
+
+impl Pod {
+    /// Whether the guard of a policy counts the pod.
+    pub fn is_healthy(&self) -> bool {
+        matches!(self.health, Health::Ready(_)) && !self.terminating
+    }
 }
 
 /// A claim; its ordinal is its index.
@@ -267,6 +272,11 @@ pub enum Op {
     },
     /// Deletes a pod.
     DeletePod {
+        ordinal: u8,
+        uid: Id,
+    },
+    /// Deletes a pod, unless the guard holds it.
+    EvictPod {
         ordinal: u8,
         uid: Id,
     },
@@ -423,6 +433,17 @@ impl ModelState {
         self.former_cached = Some(snapshot);
     }
 
+    /// The number of healthy pods among the desired ordinals.
+    pub fn healthy_pods(&self) -> u8 {
+        let Some(set) = &self.api.set else {
+            return 0;
+        };
+        let pods = self.api.pods.iter().enumerate();
+        let healthy = pods
+            .filter(|(at, pod)| set.spec.desires(*at) && pod.as_ref().is_some_and(Pod::is_healthy));
+        u8::try_from(healthy.count()).unwrap_or(u8::MAX)
+    }
+
     /// The pod of an ordinal, if it has this UID.
     pub fn pod_with(&self, ordinal: u8, uid: Id) -> Option<&Pod> {
         let pod = self.api.pods[usize::from(ordinal)].as_ref();
@@ -433,152 +454,6 @@ impl ModelState {
     pub fn breaks(&mut self, rule: impl Into<Box<str>>) {
         if self.broken.is_none() {
             self.broken = Some(rule.into());
-        }
-    }
-}
-
-const IDS_MAX: usize = 64;
-
-/// New numbers for identities, in the order of their first occurrence.
-pub struct Renumbering {
-    new: [[Id; IDS_MAX]; KINDS],
-    old: [[Id; IDS_MAX]; KINDS],
-    next: [Id; KINDS],
-}
-
-impl Default for Renumbering {
-    fn default() -> Self {
-        Self {
-            new: [[Id::MAX; IDS_MAX]; KINDS],
-            old: [[Id::MAX; IDS_MAX]; KINDS],
-            next: [0; KINDS],
-        }
-    }
-}
-
-impl Renumbering {
-    /// Replaces an identity by its new number.
-    pub fn apply(&mut self, kind: Kind, id: &mut Id) {
-        let kind = kind as usize;
-        let new = &mut self.new[kind][usize::from(*id)];
-        if *new == Id::MAX {
-            *new = self.next[kind];
-            self.old[kind][usize::from(*new)] = *id;
-            self.next[kind] += 1;
-        }
-        *id = *new;
-    }
-
-    /// Replaces a new number by its original identity.
-    pub fn undo(&self, kind: Kind, id: &mut Id) {
-        *id = self.old[kind as usize][usize::from(*id)];
-    }
-}
-
-impl Ids for ModelState {
-    fn ids(&mut self, visit: &mut dyn FnMut(Kind, &mut Id)) {
-        self.api.ids(visit);
-        self.cached.ids(visit);
-        if let Some(cached) = &mut self.former_cached {
-            cached.ids(visit);
-        }
-        for work in [&mut self.work, &mut self.former].into_iter().flatten() {
-            for (_, op) in &mut work.ops {
-                op.ids(visit);
-            }
-        }
-        for instance in &mut self.instances {
-            visit(Kind::Pod, &mut instance.uid);
-        }
-    }
-}
-
-impl Ids for Objects {
-    fn ids(&mut self, visit: &mut dyn FnMut(Kind, &mut Id)) {
-        if let Some(set) = &mut self.set {
-            visit(Kind::Set, &mut set.uid);
-            visit(Kind::SetVersion, &mut set.version);
-            visit(Kind::Generation, &mut set.generation);
-            if let Some(status) = &mut set.status {
-                visit(Kind::Generation, &mut status.observed);
-            }
-        }
-        for pod in self.pods.iter_mut().flatten() {
-            visit(Kind::Pod, &mut pod.uid);
-            if let Some(owner) = &mut pod.owner {
-                visit(Kind::Set, owner);
-            }
-        }
-        for claim in self.claims.iter_mut().flatten() {
-            visit(Kind::Claim, &mut claim.uid);
-            visit(Kind::ClaimVersion, &mut claim.version);
-            claim.owners.ids(visit);
-        }
-        for revision in self.revisions.iter_mut().flatten() {
-            visit(Kind::Revision, &mut revision.uid);
-            if let Some(owner) = &mut revision.owner {
-                visit(Kind::Set, owner);
-            }
-        }
-    }
-}
-
-impl Ids for Owners {
-    fn ids(&mut self, visit: &mut dyn FnMut(Kind, &mut Id)) {
-        if let Some(set) = &mut self.set {
-            visit(Kind::Set, set);
-        }
-        if let Some(pod) = &mut self.pod {
-            visit(Kind::Pod, pod);
-        }
-    }
-}
-
-impl Ids for Op {
-    fn ids(&mut self, visit: &mut dyn FnMut(Kind, &mut Id)) {
-        match self {
-            Self::ConfirmSet { set }
-            | Self::CreateRevision { set, .. }
-            | Self::CreatePod { set, .. } => visit(Kind::Set, set),
-            Self::AdoptRevision { uid, set, .. } => {
-                visit(Kind::Revision, uid);
-                visit(Kind::Set, set);
-            }
-            Self::AdoptPod { uid, set, .. } => {
-                visit(Kind::Pod, uid);
-                visit(Kind::Set, set);
-            }
-            Self::RenumberRevision { uid, .. } | Self::DeleteRevision { uid, .. } => {
-                visit(Kind::Revision, uid);
-            }
-            Self::CreateClaim { set, .. } => {
-                if let Some(set) = set {
-                    visit(Kind::Set, set);
-                }
-            }
-            Self::SetClaimOwners {
-                uid,
-                version,
-                owners,
-                ..
-            } => {
-                visit(Kind::Claim, uid);
-                visit(Kind::ClaimVersion, version);
-                owners.ids(visit);
-            }
-            Self::ReleasePod { uid, .. }
-            | Self::LabelPod { uid, .. }
-            | Self::DeletePod { uid, .. } => visit(Kind::Pod, uid),
-            Self::WriteStatus {
-                set,
-                version,
-                generation,
-                ..
-            } => {
-                visit(Kind::Set, set);
-                visit(Kind::SetVersion, version);
-                visit(Kind::Generation, generation);
-            }
         }
     }
 }

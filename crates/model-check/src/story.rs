@@ -115,6 +115,7 @@ fn fault_in_words(fault: Fault, at: usize) -> String {
         Fault::Fail => format!("web-{at} fails"),
         Fault::Unready => format!("web-{at} is not Ready any more"),
         Fault::Delete => format!("somebody deletes web-{at}"),
+        Fault::Evict => format!("somebody evicts web-{at}"),
         Fault::Orphan => format!("somebody takes the owner of web-{at} away"),
         Fault::DeleteClaim => format!("somebody deletes data-web-{at}"),
         Fault::NodeLost => "node 0 is cut off".to_owned(),
@@ -164,6 +165,7 @@ fn op_in_words(model: &StatefulSetModel, op: &Op) -> String {
         } => format!("create web-{ordinal} at {}", letter(revision)),
         Op::LabelPod { ordinal, .. } => format!("label web-{ordinal}"),
         Op::DeletePod { ordinal, uid } => format!("delete web-{ordinal} (#{uid})"),
+        Op::EvictPod { ordinal, uid } => format!("evict web-{ordinal} (#{uid})"),
         Op::WriteStatus { text, .. } => {
             format!("write the status ({})", model.plans.status_in_words(text))
         }

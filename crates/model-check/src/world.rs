@@ -54,6 +54,8 @@ pub enum Fault {
     Unready,
     /// A user deletes a pod.
     Delete,
+    /// A user evicts a pod.
+    Evict,
     /// A user removes a pod's owner reference.
     Orphan,
     /// A user deletes a claim.
@@ -151,6 +153,7 @@ fn plain(name: &'static str, about: &'static str) -> World {
             partition: 0,
             delete_when_scaled: false,
             delete_when_deleted: false,
+            min_healthy: 0,
         },
         edits: Vec::new(),
         faults: &[],
@@ -366,6 +369,13 @@ fn limited_rollouts() -> Vec<World> {
             .faults(&[Fault::Unready])
             .budget(budget(2, 1, 0, 0, 0))
             .with(|world| world.max_unavailable = Some(2)),
+        plain("guard", "a quorum stays, whoever evicts")
+            .settled(3)
+            .parallel()
+            .edits(templates(&[0, 1]))
+            .faults(&[Fault::Unready, Fault::Evict])
+            .budget(budget(1, 2, 0, 1, 0))
+            .with(|world| (world.max_unavailable, world.spec.min_healthy) = (Some(2), 2)),
         plain(
             "min-ready",
             "pods are available two ticks after they are Ready",

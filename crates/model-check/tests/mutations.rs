@@ -415,3 +415,35 @@ fn without_a_mistake_nothing_is_changed() {
         plan.write(controller_planners::stateful_set::write_schedule::WritePosition::Status)
     );
 }
+
+/// rollouts.md R28: two gates; an eviction that does not count in its transaction uses a healthy pod twice.
+#[test]
+fn an_eviction_by_an_old_view_is_detected() {
+    check_detects(
+        world("guard"),
+        without_guard(|guards| guards.eviction_counts = false),
+        "fewer healthy pods than the guard demands",
+    );
+}
+
+/// rollouts.md R28: a controller that deletes, in place of an eviction, ignores the evictions of others.
+#[test]
+fn an_update_past_the_gate_is_detected() {
+    let plan = |_: &Observed, plan: &mut StatefulSetPlan| {
+        for action in plan.pods.iter_mut().flat_map(|work| &mut work.actions) {
+            if let StatefulSetAction::EvictPod { name, uid, .. } = action {
+                let (name, uid) = (name.clone(), uid.clone());
+                *action = StatefulSetAction::DeletePod { name, uid };
+            }
+        }
+    };
+    let seeded = Seeded {
+        skips_plan_checks: true,
+        ..with_plan(plan)
+    };
+    check_detects(
+        world("guard"),
+        seeded,
+        "fewer healthy pods than the guard demands",
+    );
+}

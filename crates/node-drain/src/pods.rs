@@ -1,6 +1,6 @@
 //! The pods of a node that is drained.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,13 +8,11 @@ use cluster_inspection::Server;
 use command_output::output::print_line;
 use data_directory::process;
 use host_kernel::block_in_place;
-use json_tree::{Value, json};
+use json_tree::json;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, Pod};
-use k8s_openapi::api::policy::v1::Eviction;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, ObjectMeta, Preconditions};
-use kube_api_client::guarded_writes::message;
-use kube_api_client::{Api, ListParams, Patch, PatchParams, PostParams};
-use object_model::{ObjectKey, Uid};
+use kube_api_client::guarded_writes::{self, message};
+use kube_api_client::{Api, ListParams, Patch, PatchParams};
+use object_model::Uid;
 use resource_kinds::MetadataIdentity;
 use tokio::time::Instant;
 
@@ -125,8 +123,9 @@ impl Evictions {
             }
             let name = losses::qualified_name(&pod.metadata);
             let pod = pod.metadata.object_key()?;
-            match evict(server, &pod, &uid).await {
-                Ok(_) => {
+            let pods: Api<Pod> = Api::namespaced(server.client.clone(), &pod.namespace);
+            match guarded_writes::evict(&pods, &pod.name, &uid, BTreeMap::new()).await {
+                Ok(true) => {
                     self.evicted.insert(uid);
                     print_line(&format!("pod {name} evicted"));
                 }
@@ -137,31 +136,10 @@ impl Evictions {
                     }
                 }
                 // The pod was deleted, or another pod has its name.
-                Err(error) if matches!(error.code(), Some(404 | 409)) => {}
+                Ok(false) => {}
                 Err(error) => return Err(server.explain(error).into()),
             }
         }
         Ok(())
     }
-}
-
-/// Evicts a pod, if the pod still has this UID.
-pub async fn evict(server: &Server, pod: &ObjectKey, uid: &Uid) -> kube_api_client::Result<Value> {
-    let pods: Api<Pod> = Api::namespaced(server.client.clone(), &pod.namespace);
-    let eviction = Eviction {
-        metadata: ObjectMeta {
-            name: Some(pod.name.to_string()),
-            ..ObjectMeta::default()
-        },
-        delete_options: Some(DeleteOptions {
-            preconditions: Some(Preconditions {
-                uid: Some(uid.to_string()),
-                ..Preconditions::default()
-            }),
-            ..DeleteOptions::default()
-        }),
-    };
-    let params = PostParams::default();
-    pods.create_subresource("eviction", &pod.name, &params, &eviction)
-        .await
 }

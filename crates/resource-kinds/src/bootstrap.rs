@@ -285,6 +285,12 @@ controller statefulset | patch | statefulsets.apps/status
 controller statefulset | create delete patch | controllerrevisions.apps
 controller statefulset | create patch | persistentvolumeclaims
 controller statefulset | create delete list patch watch | pods
+controller statefulset | create | pods/eviction
+controller statefulset | list watch | customresourcedefinitions.apiextensions.k8s.io
+controller statefulset | list watch | statefulsetpolicies.apps.mainstay.dev
+controller stateful-set-policy | list watch | statefulsetpolicies.apps.mainstay.dev
+controller stateful-set-policy | list watch | statefulsets.apps
+controller stateful-set-policy | patch | statefulsetpolicies.apps.mainstay.dev/status
 controller rbd-provisioner | get list watch | persistentvolumeclaims
 controller rbd-provisioner | patch | persistentvolumeclaims/status
 controller rbd-provisioner | create delete get list patch watch | persistentvolumes

@@ -21,7 +21,7 @@ pub use groups::core::{bootstrap_token, node_conditions, pod_references, volume_
 pub use groups::{
     admissionregistration, apiregistration, apps, autoscaling, batch, bodies, certificates,
     coordination, core, discovery, events, flowcontrol, networking, node, policy, rbac, resource,
-    scheduling, snapshot, storage, storagemigration,
+    scheduling, snapshot, stateful_set_policy, storage, storagemigration,
 };
 pub use identity::MetadataIdentity;
 pub use json::api_types;

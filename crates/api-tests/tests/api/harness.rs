@@ -14,7 +14,7 @@ use kube_api_server::{
 };
 use mvcc_store::embedded::EmbeddedStore;
 use mvcc_store::{Operation, Range, Store, Txn};
-use resource_kinds::ClusterConfig;
+use resource_kinds::{ClusterConfig, stateful_set_policy};
 use tower::ServiceExt;
 
 use crate::published;
@@ -160,6 +160,27 @@ impl Api {
             ..Config::in_process(store.clone())
         };
         Self::configured(store, config).await
+    }
+
+    /// With the kind StatefulSetPolicy, as in a new cluster.
+    pub async fn with_policies() -> Self {
+        let store = EmbeddedStore::in_memory();
+        let mut config = Config::in_process(store.clone());
+        let mut definitions = stateful_set_policy::definitions();
+        config.default_objects.append(&mut definitions);
+        let api = Self::configured(store, config).await;
+        // The controller accepts the names.
+        let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+        let path = format!("{path}/{}", stateful_set_policy::DEFINITION);
+        let (_, mut object) = api.get(&path).await;
+        let at = "2026-01-01T00:00:00Z";
+        object["status"]["conditions"] = json!([
+            {"type": "NamesAccepted", "status": "True", "lastTransitionTime": at},
+            {"type": "Established", "status": "True", "lastTransitionTime": at}]);
+        object["status"]["acceptedNames"] = object["spec"]["names"].clone();
+        let (code, response) = api.send("PUT", &format!("{path}/status"), object).await;
+        assert_eq!(code, 200, "{response}");
+        api
     }
 
     /// With settings of admission plug-ins.

@@ -32,6 +32,7 @@ mod flow_control;
 mod following;
 mod full_store;
 mod group_versions;
+mod guard;
 mod harness;
 mod health;
 mod hook;

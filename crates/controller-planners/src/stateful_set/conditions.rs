@@ -139,9 +139,22 @@ fn progress(parsed: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut Draft)
         reason = reasons::FAILED_CREATE;
     }
     let trouble = trouble(draft);
-    let message = trouble
+    let mut message = trouble
         .as_ref()
         .map_or(plain, |(_, problem)| problem.clone());
+    let mut causes = draft.waiting.iter().map(|waiting| &waiting.cause);
+    let held = causes.find(|cause| matches!(cause, Cause::GuardHolds { .. }));
+    if let Some(held) = held.map(Cause::message_text) {
+        // The deadline does not run while the guard holds pods (rollouts.md R11).
+        let warning = trouble.is_some_and(|(weight, _)| weight == Weight::Trouble);
+        if warning {
+            message = format!("{held}; {message}");
+        }
+        return Progress {
+            warning,
+            ..Progress::fine(reasons::GUARD_HOLDS, message)
+        };
+    }
     if let Some(seconds) = deadline::exceeded(parsed, chosen, draft) {
         let message = format!("no progress for {seconds} seconds: {message}");
         return Progress::stuck(reasons::PROGRESS_DEADLINE_EXCEEDED, message);

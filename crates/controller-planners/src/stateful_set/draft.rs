@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
+use super::guard::PlanGuard;
 use super::plan::{PodWork, SetEvent, StatefulSetAction};
 use super::waiting::{Cause, Waiting};
 
@@ -23,6 +24,8 @@ pub(super) struct Draft {
     pub wake_at: Option<Timestamp>,
     /// The number of pods of the current revision that this plan deletes to update them.
     pub current_less: i32,
+    /// The guard of the set's policy.
+    pub guard: Option<PlanGuard>,
 }
 
 /// Whether to continue with the next part of the plan.
@@ -33,6 +36,14 @@ pub(super) enum PlanFlow {
 }
 
 impl Draft {
+    /// An empty draft for a set with that guard.
+    pub fn of(guard: Option<PlanGuard>) -> Self {
+        Self {
+            guard,
+            ..Self::default()
+        }
+    }
+
     /// Adds an action to the work on the pod of that ordinal.
     pub fn act(&mut self, ordinal: i64, action: StatefulSetAction) {
         if let StatefulSetAction::SetClaimOwners { name, .. } = &action {
@@ -86,11 +97,5 @@ impl Draft {
 }
 
 fn changes_pod(work: &PodWork) -> bool {
-    let changes = |action: &StatefulSetAction| {
-        matches!(
-            action,
-            StatefulSetAction::CreatePod(_) | StatefulSetAction::DeletePod { .. }
-        )
-    };
-    work.actions.iter().any(changes)
+    work.actions.iter().any(StatefulSetAction::changes_pods)
 }

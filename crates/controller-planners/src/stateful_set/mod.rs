@@ -8,8 +8,8 @@
 //!
 //! Start with [`plan()`], which calls the other files in order. `observed`, `member` and `options` parse, `revisions`
 //! selects the templates for pods, `replica` plans the desired ordinals, `scale` the surplus pods, `rollout` the
-//! outdated pods, `recovery` unblocks a stuck rollout, `delayed_pods` gives the reasons for waiting, `refused` the API
-//! server's refusals, `status` counts, `conditions` and `deadline` set conditions, `metrics` gives metrics.
+//! outdated pods, `recovery` unblocks a stuck rollout, `delayed_pods` gives the reasons for waiting, `guard`
+//! holds voluntary deletions, `refused` the API server's refusals, `status` counts, `conditions` and `deadline` set conditions, `metrics` gives metrics.
 //! `write_schedule` decides the order of writes, and `status_urgency` whether the status may be late.
 
 pub mod claims;
@@ -17,6 +17,7 @@ mod conditions;
 mod deadline;
 mod delayed_pods;
 mod draft;
+mod guard;
 pub mod identity;
 pub mod invariants;
 mod member;

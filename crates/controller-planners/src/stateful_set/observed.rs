@@ -14,6 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use object_model::{IncompleteMetadata, IntOrPercent, LabelSelector, ResourceVersion, Uid};
 use resource_kinds::pod_view::PodView;
+use resource_kinds::stateful_set_policy::StatefulSetPolicy;
 use resource_kinds::{MetadataIdentity, labels};
 
 use super::identity;
@@ -35,6 +36,8 @@ pub struct Observed {
     pub revisions: Vec<Arc<ControllerRevision>>,
     /// Claims of its namespace by name: at least the claims of its ordinals.
     pub claims: BTreeMap<String, Arc<PersistentVolumeClaim>>,
+    /// The policy that is in force for the set.
+    pub policy: Option<Arc<StatefulSetPolicy>>,
     /// Writes that the API server refused at their last attempt.
     pub refused: Vec<Refused>,
 }

@@ -9,8 +9,10 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use object_model::{IncompleteMetadata, ResourceVersion, Uid};
+use resource_kinds::stateful_set_policy::Purpose;
 
 use super::draft::{Draft, PlanFlow};
+use super::guard::PlanGuard;
 use super::observed::{Observed, ParsedSet, Strategy};
 use super::options::StuckRollout;
 use super::waiting::{Cause, Waiting};
@@ -73,6 +75,12 @@ pub enum StatefulSetAction {
         name: String,
         uid: Uid,
     },
+    /// Delete a pod by an eviction, which the API server refuses if the guard of the set's policy holds the pod.
+    EvictPod {
+        name: String,
+        uid: Uid,
+        purpose: Purpose,
+    },
 }
 
 /// The kind of an action and the name of its object. A repeated action has an equal target, even if the action writes
@@ -99,6 +107,7 @@ pub enum ActionKind {
     CreatePod,
     LabelPod,
     DeletePod,
+    EvictPod,
 }
 
 impl ActionKind {
@@ -111,6 +120,19 @@ impl ActionKind {
 }
 
 impl StatefulSetAction {
+    /// The name and the UID of the pod that the action deletes, also by an eviction.
+    pub fn deleted_pod(&self) -> Option<(&str, &Uid)> {
+        match self {
+            Self::DeletePod { name, uid } | Self::EvictPod { name, uid, .. } => Some((name, uid)),
+            _ => None,
+        }
+    }
+
+    /// Whether the action creates or deletes a pod.
+    pub fn changes_pods(&self) -> bool {
+        matches!(self, Self::CreatePod(_)) || self.deleted_pod().is_some()
+    }
+
     pub fn target(&self) -> ActionTarget {
         // The planner names all objects that it creates.
         let created = |meta: &ObjectMeta| meta.name.clone().unwrap_or_default();
@@ -131,6 +153,7 @@ impl StatefulSetAction {
             Self::CreatePod(pod) => (ActionKind::CreatePod, created(&pod.metadata)),
             Self::LabelPod { name, .. } => (ActionKind::LabelPod, name.clone()),
             Self::DeletePod { name, .. } => (ActionKind::DeletePod, name.clone()),
+            Self::EvictPod { name, .. } => (ActionKind::EvictPod, name.clone()),
         };
         ActionTarget { kind, name }
     }
@@ -155,6 +178,7 @@ impl fmt::Display for ActionTarget {
             ActionKind::CreatePod => write!(f, "create pod {name}"),
             ActionKind::LabelPod => write!(f, "label pod {name}"),
             ActionKind::DeletePod => write!(f, "delete pod {name}"),
+            ActionKind::EvictPod => write!(f, "evict pod {name}"),
         }
     }
 }
@@ -233,7 +257,7 @@ impl StatefulSetPlan {
 /// error.
 pub fn plan(observed: &Observed, now: Timestamp) -> Result<StatefulSetPlan, IncompleteMetadata> {
     let parsed = ParsedSet::of(observed, now)?;
-    let mut draft = Draft::default();
+    let mut draft = Draft::of(PlanGuard::of(&parsed));
     let chosen = revisions::choose(&parsed, &mut draft);
     adopt_and_release(&parsed, &mut draft);
     if parsed.spec.deleting {

@@ -40,7 +40,7 @@ pub(super) fn replace_stuck(parsed: &ParsedSet<'_>, chosen: &ChosenRevisions, dr
                 chosen.update
             ),
         });
-        rollout::replace(member, chosen, draft);
+        rollout::replace(parsed, member, chosen, draft);
     }
 }
 

@@ -1,11 +1,13 @@
 //! Outdated pods: replaced from the highest ordinal down to the partition, while availability allows it.
 
+use resource_kinds::stateful_set_policy::Purpose;
+
 use super::draft::Draft;
+use super::guard::{self, Removal};
 use super::identity;
 use super::member::Member;
 use super::observed::{ParsedSet, Strategy};
 use super::options::MaxUnavailable;
-use super::replica;
 use super::revisions::ChosenRevisions;
 use super::waiting::Cause;
 
@@ -25,8 +27,20 @@ fn updatable(parsed: &ParsedSet<'_>) -> impl Iterator<Item = i64> + use<> {
     (parsed.spec.first_updatable()..parsed.spec.ordinals().end).rev()
 }
 
-/// Deletes the highest outdated pod, if all higher pods are available.
+/// Deletes the highest outdated pod, if all higher pods are available. With a guard, an outdated pod that is down comes
+/// first: a guard that holds the others would otherwise wait for this pod without end (rollouts.md R6).
 fn one_at_a_time(parsed: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut Draft) {
+    if draft.guard.is_some() {
+        let mut members = parsed.members.from(parsed.spec.first_updatable()).iter();
+        let is_down = |member: &&Member<'_>| outdated(member, chosen) && member.unavailable();
+        if let Some(member) = members.rfind(is_down) {
+            draft.block(member.name());
+            if !member.terminating {
+                replace(parsed, member, chosen, draft);
+            }
+            return;
+        }
+    }
     for ordinal in updatable(parsed) {
         // The plan already creates the missing pod.
         let Some(member) = parsed.members.get(ordinal) else {
@@ -34,7 +48,8 @@ fn one_at_a_time(parsed: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut D
         };
         if outdated(member, chosen) && !member.terminating {
             draft.block(member.name());
-            return replace(member, chosen, draft);
+            replace(parsed, member, chosen, draft);
+            return;
         }
         if member.unavailable() {
             // The plan for the desired ordinals has given the reason already.
@@ -64,13 +79,12 @@ fn within_budget(parsed: &ParsedSet<'_>, chosen: &ChosenRevisions, max: i64, dra
     let free = corrected && !parsed.spec.ordered;
     if free {
         for member in candidates().filter(|member| member.unavailable()) {
-            replace(member, chosen, draft);
+            replace(parsed, member, chosen, draft);
         }
     }
     for member in candidates().filter(|member| !free || !member.unavailable()) {
         if unavailable < max {
-            unavailable += 1;
-            replace(member, chosen, draft);
+            unavailable += i64::from(replace(parsed, member, chosen, draft) == Removal::Planned);
         } else {
             draft.wait(member.ordinal, Cause::Unavailable { unavailable, max });
         }
@@ -108,13 +122,20 @@ pub(super) fn awaits_update(
         && outdated(member, chosen)
 }
 
-pub(super) fn replace(member: &Member<'_>, chosen: &ChosenRevisions, draft: &mut Draft) {
+/// Deletes an outdated pod, so that it is created at the update revision.
+pub(super) fn replace(
+    parsed: &ParsedSet<'_>,
+    member: &Member<'_>,
+    chosen: &ChosenRevisions,
+    draft: &mut Draft,
+) -> Removal {
     // The plan already deletes this failed pod.
     if draft.changes(member.ordinal) {
-        return;
+        return Removal::Planned;
     }
-    if member.created && member.revision == chosen.current {
+    let removal = guard::remove(parsed, member, Purpose::Update, draft);
+    if removal == Removal::Planned && member.created && member.revision == chosen.current {
         draft.current_less += 1;
     }
-    replica::delete(member, draft);
+    removal
 }

@@ -5,12 +5,13 @@
 //! annotation `mainstay.dev/scale-down` restores the upstream behaviour, or removes the wait.
 
 use jiff::Timestamp;
+use resource_kinds::stateful_set_policy::Purpose;
 
 use super::draft::{Draft, PlanFlow};
+use super::guard;
 use super::member::Member;
 use super::observed::ParsedSet;
 use super::options::{MOMENT, ScaleDown};
-use super::replica;
 use super::waiting::Cause;
 
 pub(super) fn remove_condemned(parsed: &ParsedSet<'_>, draft: &mut Draft) -> PlanFlow {
@@ -29,7 +30,7 @@ pub(super) fn remove_condemned(parsed: &ParsedSet<'_>, draft: &mut Draft) -> Pla
                 draft.wake(until);
             }
         } else {
-            replica::delete(member, draft);
+            guard::remove(parsed, member, Purpose::ScaleDown, draft);
         }
         if parsed.spec.ordered {
             draft.block(member.name());

@@ -91,6 +91,7 @@ mod tests {
             pods: Vec::new(),
             revisions: Vec::new(),
             claims: Default::default(),
+            policy: None,
             refused: Vec::new(),
         };
         let notice = SetEvent {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use resource_kinds::reasons::stateful_set as reasons;
+use resource_kinds::stateful_set_policy::HealthCount;
 
 use pod_lifecycle::diagnosis::Reason;
 
@@ -100,6 +101,14 @@ pub enum Cause {
         /// `maxUnavailable`.
         max: i64,
     },
+    /// The guard of the set's policy holds the deletion of a pod.
+    GuardHolds {
+        /// Name of the pod.
+        pod: String,
+        /// Name of the policy.
+        policy: String,
+        count: HealthCount,
+    },
     /// Outdated pods wait for the user to delete them.
     OnDelete {
         /// Number of outdated pods.
@@ -144,7 +153,9 @@ impl Cause {
             | Self::After { .. }
             | Self::LowerUnhealthy { until: Some(_), .. }
             | Self::OnDelete { .. } => Weight::Ordinary,
-            Self::FormerPod { .. } | Self::ClaimStale { .. } => Weight::Reported,
+            Self::FormerPod { .. } | Self::ClaimStale { .. } | Self::GuardHolds { .. } => {
+                Weight::Reported
+            }
             Self::Selector
             | Self::RevisionUnreadable { .. }
             | Self::ClaimTerminating { .. }
@@ -233,6 +244,11 @@ impl fmt::Display for Cause {
                     "{unavailable} pods are unavailable, and at most {max} may be"
                 )
             }
+            Self::GuardHolds { pod, policy, count } => write!(
+                f,
+                "the guard of StatefulSetPolicy {policy} holds pod {pod}: {}",
+                count.text()
+            ),
             Self::OnDelete { outdated } => {
                 write!(f, "{outdated} outdated pods are to be deleted by hand")
             }

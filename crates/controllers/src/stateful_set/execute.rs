@@ -21,9 +21,11 @@ use kube_api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
 use object_model::{IncompleteMetadata, ObjectKey, Uid};
 use process_telemetry::polls::spend;
 use resource_kinds::MetadataIdentity;
+use resource_kinds::annotations::PURPOSE;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::stateful_set as reasons;
 
+use super::policies::PoliciesUnread;
 use super::recent_writes::RecentWrites;
 use crate::api_error::{ApiError, failed};
 use crate::pacing::Pacing;
@@ -35,6 +37,8 @@ pub(super) enum Error {
     /// The API refused a write, or could not be reached.
     #[error(transparent)]
     Api(#[from] ApiError),
+    #[error(transparent)]
+    Policies(#[from] PoliciesUnread),
     /// The planned object no longer exists.
     #[error("the set has been replaced or is being deleted")]
     SetChanged,
@@ -297,7 +301,16 @@ impl<'a> Run<'a> {
                     done,
                 )
             }
-            StatefulSetAction::DeletePod { name, uid } => return self.delete_pod(name, uid).await,
+            StatefulSetAction::DeletePod { name, uid } => {
+                let deleted =
+                    guarded_writes::delete(&self.pods, name, Delete::of_uid(uid.clone())).await;
+                return self.deleted(name, uid, deleted);
+            }
+            StatefulSetAction::EvictPod { name, uid, purpose } => {
+                let purpose = (PURPOSE.to_owned(), purpose.as_str().to_owned());
+                let evicted = guarded_writes::evict(&self.pods, name, uid, [purpose].into()).await;
+                return self.deleted(name, uid, evicted);
+            }
         };
         done.map(|()| PodWrite::Other)
     }
@@ -379,8 +392,13 @@ impl<'a> Run<'a> {
         self.report_pod_write("create", good, bad, name, done)
     }
 
-    async fn delete_pod(&self, name: &str, uid: &Uid) -> Result<PodWrite, Error> {
-        let deleted = guarded_writes::delete(&self.pods, name, Delete::of_uid(uid.clone())).await;
+    /// Reports the deletion of a pod; `deleted` is false if the pod is not the planned one any more.
+    fn deleted(
+        &self,
+        name: &str,
+        uid: &Uid,
+        deleted: kube_api_client::Result<bool>,
+    ) -> Result<PodWrite, Error> {
         let done = match deleted {
             // Another writer has changed the claim first.
             Ok(false) => return Ok(PodWrite::Other),

@@ -7,6 +7,7 @@
 mod execute;
 mod observe;
 mod pod_change;
+pub(crate) mod policies;
 mod recent_writes;
 
 use std::sync::Arc;
@@ -67,6 +68,7 @@ impl controller_framework::Controller for StatefulSets {
         let mut pods = self.caches.pods.subscribe();
         let mut revisions = self.caches.revisions.subscribe();
         let mut claims = self.caches.claims.subscribe();
+        let mut policies = self.observer.policies.policies.subscribe();
         loop {
             let keys: Vec<ObjectKey> = tokio::select! {
                 Some(change) = sets.next() => key_if_relevant(&change).into_iter().collect(),
@@ -76,6 +78,7 @@ impl controller_framework::Controller for StatefulSets {
                 }
                 Some(change) = revisions.next() => self.observer.sets_of(&OwnedObject::of(&**change.object())),
                 Some(change) = claims.next() => self.observer.sets_of_claim(change.object()),
+                Some(change) = policies.next() => self.observer.policies.sets_of(&change),
                 else => return,
             };
             for key in keys {

@@ -6,10 +6,12 @@ use controller_framework::{Cache, Index, object_key};
 use controller_planners::stateful_set::{self, Observed, identity};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use object_model::{IncompleteMetadata, ObjectKey};
+use object_model::ObjectKey;
 use resource_kinds::MetadataIdentity;
 use resource_kinds::pod_view::PodView;
 
+use super::execute::Error;
+use super::policies::Policies;
 use crate::Context;
 use crate::owned::{OwnedObject, named, orphan_in, owned_by, stem, terms};
 
@@ -21,6 +23,7 @@ pub(super) struct Observer {
     pods_by: Index<PodView>,
     revisions_by: Index<ControllerRevision>,
     claims_by: Index<PersistentVolumeClaim>,
+    pub policies: Policies,
 }
 
 impl Observer {
@@ -30,6 +33,7 @@ impl Observer {
             pods_by: context.pods_by_owner.clone(),
             revisions_by: context.revisions_by_owner.clone(),
             claims_by: caches.claims.index(terms),
+            policies: Policies::new(context),
             sets: caches.stateful_sets,
             pods: caches.pods,
             revisions: caches.revisions,
@@ -42,10 +46,11 @@ impl Observer {
             && self.pods.wait_synced().await
             && self.revisions.wait_synced().await
             && self.claims.wait_synced().await
+            && self.policies.wait_synced().await
     }
 
     /// `None` if the set does not exist.
-    pub fn observe(&self, key: &ObjectKey) -> Result<Option<Observed>, IncompleteMetadata> {
+    pub fn observe(&self, key: &ObjectKey) -> Result<Option<Observed>, Error> {
         let Some(set) = self.sets.get_key(key) else {
             return Ok(None);
         };
@@ -84,11 +89,13 @@ impl Observer {
                 claims.insert(claim.metadata.object_name()?.to_owned(), claim);
             }
         }
+        let policy = self.policies.of(key, set.metadata.labels.as_ref())?;
         Ok(Some(Observed {
             set,
             pods,
             revisions: revisions.into_values().collect(),
             claims,
+            policy,
             refused: Vec::new(),
         }))
     }
@@ -101,8 +108,11 @@ impl Observer {
 
     /// Whether the readiness of a set's pod decides about its other pods.
     pub fn readiness_decides(&self, key: &ObjectKey) -> bool {
-        let set = self.sets.get_key(key);
-        set.is_none_or(|set| stateful_set::readiness_decides(&set))
+        let Some(set) = self.sets.get_key(key) else {
+            return true;
+        };
+        let policy = self.policies.of(key, set.metadata.labels.as_ref());
+        stateful_set::readiness_decides(&set) || policy.map_or(true, |policy| policy.is_some())
     }
 
     /// The sets that an object may affect: its owner, and the set whose name is the stem of the object's name.

@@ -20,3 +20,4 @@ pub(crate) mod version_conversion;
 pub(crate) mod watch_event_cache;
 pub(crate) mod webhook_metrics;
 pub(crate) mod write_request;
+pub(crate) mod write_turn;

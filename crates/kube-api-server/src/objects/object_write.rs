@@ -10,6 +10,7 @@ use crate::objects::allocations::{allocate, release};
 use crate::objects::namespace_share::{self, Growth, Reservation};
 use crate::objects::quota::{self, QuotaChange};
 use crate::objects::storage::{Managers, Objects, Parts, PutResult, encode_within};
+use crate::objects::write_turn::WriteTurn;
 
 /// The new state of an object, which replaces the old state.
 pub(crate) struct ObjectWrite<'a> {
@@ -27,6 +28,7 @@ pub(crate) struct ObjectWrite<'a> {
     /// The allocations that the object gains, and the allocations that it releases.
     pub(crate) allocated: &'a [Allocation],
     pub(crate) released: &'a [Allocation],
+    pub(crate) turn: Option<&'a WriteTurn>,
 }
 
 /// The result of an [`ObjectWrite`].
@@ -73,8 +75,8 @@ impl ObjectWrite<'_> {
         })
     }
 
-    /// The comparisons are, in this order: one for the object, one for each gained allocation, and those of the
-    /// quotas.
+    /// The comparisons are, in this order: one for the object, one for each gained allocation, those of the quotas, and
+    /// that of the turn.
     async fn transaction<'o>(
         &self,
         objects: &'o Objects,
@@ -113,6 +115,9 @@ impl ObjectWrite<'_> {
         }
         quota::announce(self.resource, self.namespace, &mut txn);
         quota::charge(objects, self.change(), &mut txn).await?;
+        if let Some(turn) = self.turn {
+            turn.add_to(&mut txn);
+        }
         Ok((txn, reservation))
     }
 

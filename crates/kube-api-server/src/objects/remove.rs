@@ -9,6 +9,7 @@ use crate::objects::allocations::release;
 use crate::objects::quota::{self, QuotaChange};
 use crate::objects::storage;
 use crate::objects::storage::{Objects, Parts};
+use crate::objects::write_turn::WriteTurn;
 
 /// Removes an object, with its stored and decoded form and the parts that are not in its tree, if the store still
 /// contains this version; returns the revision of the removal.
@@ -19,6 +20,7 @@ pub(crate) async fn remove(
     object: &Value,
     parts: &Parts,
 ) -> Result<Option<Revision>, Status> {
+    let (namespace, name) = resource.names(&stored.key);
     let deletion = || {
         let key = stored.key.to_vec();
         let mut txn = Txn {
@@ -28,9 +30,11 @@ pub(crate) async fn remove(
         for allocation in resource.kind.allocating().allocations(object) {
             release(&objects.catalog, &mut txn, &allocation);
         }
+        if (resource.info().group, resource.info().plural) == ("", "namespaces") {
+            WriteTurn::end(name, &mut txn);
+        }
         txn
     };
-    let (namespace, name) = resource.names(&stored.key);
     let change = QuotaChange {
         resource,
         namespace,

@@ -19,6 +19,7 @@ use crate::http::warnings::Warnings;
 use crate::objects::field_managers;
 use crate::objects::metadata;
 use crate::objects::storage::ReadObjects;
+use crate::objects::write_turn::WriteTurn;
 
 /// The treatment of unknown and duplicate fields (kubectl.md 0.8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -299,6 +300,8 @@ pub(crate) struct WriteRequest<'a> {
     pub(crate) annotations: Option<&'a AuditAnnotations>,
     /// The objects that the admission of this request has read before; `None` if every read goes to the store.
     pub(crate) cached: Option<&'a ReadObjects>,
+    /// The sequence of writes that this write belongs to, if its decision takes a turn.
+    pub(crate) turn: Option<&'a WriteTurn>,
 }
 
 impl<'a> WriteRequest<'a> {
@@ -325,6 +328,7 @@ impl<'a> WriteRequest<'a> {
             warnings: Some(&call.warnings),
             annotations: call.annotations.as_deref(),
             cached: None,
+            turn: None,
         }
     }
 

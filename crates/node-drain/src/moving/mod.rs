@@ -5,6 +5,7 @@ mod refusal;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use cluster_inspection::Server;
@@ -12,7 +13,7 @@ use command_output::output::print_line;
 use controller_planners::volume_move::uses;
 use json_tree::json;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
-use kube_api_client::guarded_writes::message;
+use kube_api_client::guarded_writes::{self, message};
 use kube_api_client::{Api, ListParams, Patch, PatchParams};
 use object_model::ObjectKey;
 use resource_kinds::MetadataIdentity;
@@ -26,7 +27,6 @@ use resource_kinds::storage::volume_replication::VolumeReplication;
 use resource_kinds::volume_fit::only_node;
 
 use crate::error::DrainError;
-use crate::pods::evict;
 use refusal::{MoveRefusal, NodeRefusal};
 
 /// Interval between two checks of the record.
@@ -415,15 +415,12 @@ async fn read_progress(
 
 /// Evicts a pod; returns the message of a budget that does not allow the eviction now.
 async fn stop(server: &Server, pod: &PodView) -> kube_api_client::Result<Option<String>> {
-    let key = ObjectKey::new(&*pod.namespace, &*pod.name);
-    match evict(server, &key, &pod.uid).await {
+    let pods: Api<Pod> = Api::namespaced(server.client.clone(), &pod.namespace);
+    match guarded_writes::evict(&pods, &pod.name, &pod.uid, BTreeMap::new()).await {
+        // Or the pod was deleted, or another pod has its name.
         Ok(_) => Ok(None),
-        Err(error) => match error.code() {
-            Some(TOO_MANY_REQUESTS) => Ok(Some(message(&error))),
-            // The pod was deleted, or another pod has its name.
-            Some(404 | 409) => Ok(None),
-            _ => Err(error),
-        },
+        Err(error) if error.code() == Some(TOO_MANY_REQUESTS) => Ok(Some(message(&error))),
+        Err(error) => Err(error),
     }
 }
 

@@ -19,5 +19,6 @@ pub mod rbac;
 pub mod resource;
 pub mod scheduling;
 pub mod snapshot;
+pub mod stateful_set_policy;
 pub mod storage;
 pub mod storagemigration;

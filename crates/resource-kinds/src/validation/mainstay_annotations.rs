@@ -6,7 +6,7 @@ use object_model::{FieldError, FieldPath};
 use super::field::Field;
 use crate::well_known::annotations::{
     LOST_VOLUME, LOST_VOLUME_SECONDS, MAX_UNAVAILABLE, NODE_FAILURE, ORDINAL_NODE_PORT, OWN_PREFIX,
-    PROGRESS_DEADLINE_SECONDS, SCALE_DOWN, STUCK_ROLLOUT,
+    PROGRESS_DEADLINE_SECONDS, PURPOSE, SCALE_DOWN, STUCK_ROLLOUT,
 };
 
 /// An annotation of mainstay.
@@ -85,6 +85,13 @@ pub const OWN: &[OwnAnnotation] = &[
         },
         default: "none",
         purpose: "seconds without progress after which the set is `Stalled`",
+    },
+    OwnAnnotation {
+        name: PURPOSE,
+        kinds: &["Eviction"],
+        values: Values::Words(&["ScaleDown", "Update"]),
+        default: "none",
+        purpose: "reason of an eviction by the controller of a set, which no disruption budget holds",
     },
     OwnAnnotation {
         name: SCALE_DOWN,
@@ -211,6 +218,10 @@ mod tests {
         json!({"metadata": {"annotations": {key: value, "example.com/else": "free"}}})
     }
 
+    fn on_its_kind(annotation: &OwnAnnotation, value: &str) -> Vec<String> {
+        wrongs(annotation.kinds[0], &with(annotation.name, value), None)
+    }
+
     fn on_a_set(key: &str, value: &str) -> Vec<String> {
         wrongs("StatefulSet", &with(key, value), None)
     }
@@ -221,19 +232,18 @@ mod tests {
             let (good, bad) = match annotation.values {
                 Values::Words(words) => (words.to_vec(), ["", "replace", "Replace ", "1"]),
                 Values::Number { min, max } => {
-                    let (low, high) =
-                        (on_a_set(annotation.name, &min.to_string()), max.to_string());
+                    let (low, high) = (on_its_kind(annotation, &min.to_string()), max.to_string());
                     assert!(low.is_empty(), "{}", annotation.name);
                     assert!(
-                        on_a_set(annotation.name, &high).is_empty(),
+                        on_its_kind(annotation, &high).is_empty(),
                         "{}",
                         annotation.name
                     );
                     (vec!["600"], ["", "0", "+1", "10s"])
                 }
             };
-            assert!(annotation.kinds == ["StatefulSet"], "{}", annotation.name);
-            let is_accepted = || on_a_set(annotation.name, annotation.default).is_empty();
+            assert_eq!(annotation.kinds.len(), 1, "{}", annotation.name);
+            let is_accepted = || on_its_kind(annotation, annotation.default).is_empty();
             assert!(
                 annotation.default == "none" || is_accepted(),
                 "{}",
@@ -241,14 +251,14 @@ mod tests {
             );
             for value in good {
                 assert!(
-                    on_a_set(annotation.name, value).is_empty(),
+                    on_its_kind(annotation, value).is_empty(),
                     "{} {value}",
                     annotation.name
                 );
             }
             for value in bad {
                 assert_eq!(
-                    on_a_set(annotation.name, value).len(),
+                    on_its_kind(annotation, value).len(),
                     1,
                     "{} {value}",
                     annotation.name

@@ -64,6 +64,8 @@ pub const STUCK_ROLLOUT: &str = "mainstay.dev/stuck-rollout";
 pub const SCALE_DOWN: &str = "mainstay.dev/scale-down";
 /// Whether unavailable pods count against `maxUnavailable`.
 pub const MAX_UNAVAILABLE: &str = "mainstay.dev/max-unavailable";
+/// The purpose of an Eviction by the controller of a set. PodDisruptionBudgets do not hold such an eviction.
+pub const PURPOSE: &str = "mainstay.dev/purpose";
 /// The node port of the first ordinal, for sets with a node port per pod.
 pub const ORDINAL_NODE_PORT: &str = "mainstay.dev/ordinal-node-port";
 /// Seconds without progress after which a set counts as stalled.

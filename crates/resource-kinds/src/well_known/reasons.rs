@@ -78,6 +78,8 @@ pub mod stateful_set {
     pub const WAITING_FOR_PODS: &str = "WaitingForPods";
     /// Pods are being replaced by pods of another revision.
     pub const UPDATING_PODS: &str = "UpdatingPods";
+    /// The guard of the set's policy holds the deletion of pods.
+    pub const GUARD_HOLDS: &str = "GuardHolds";
     /// Surplus pods are being deleted.
     pub const SCALING_DOWN: &str = "ScalingDown";
     /// There was no progress within the deadline.

@@ -84,6 +84,13 @@ const CONTRACTS: &[Contract] = &[
         open: &[],
     },
     Contract {
+        file: "rollouts.md",
+        name: "rollouts.md",
+        letters: &["S", "R"],
+        required: &[("S", ALL), ("R", ALL)],
+        open: &[],
+    },
+    Contract {
         file: "findings.md",
         name: "findings",
         letters: &["S", "R", "C", "A", "U"],

@@ -41,7 +41,7 @@ fn page() -> Page {
 /// findings-2 S34, S36, S37: each field of each served kind has a row, and each row has a field.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_served_field_has_a_row() {
-    let api = Api::new().await;
+    let api = Api::with_policies().await;
     let (_, index) = api.get("/openapi/v3").await;
     let mut leaves = Leaves::default();
     for path in index["paths"].as_object().unwrap().keys() {
@@ -116,7 +116,7 @@ fn missing(row: &Row) -> impl Iterator<Item = &String> {
 /// The writers of a kind in the table are those of the default roles.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_default_roles_allow_the_writers_of_the_table() {
-    let api = Api::new().await;
+    let api = Api::with_policies().await;
     let page = page();
     let (_, groups) = api.get("/apis").await;
     let mut paths = vec!["/api/v1".to_owned()];

@@ -108,8 +108,7 @@ pub(super) fn survive_deletions(
     violations: &mut Vec<String>,
 ) {
     for work in &plan.pods {
-        let deletes =
-            |action: &StatefulSetAction| matches!(action, StatefulSetAction::DeletePod { .. });
+        let deletes = |action: &StatefulSetAction| action.deleted_pod().is_some();
         let Some(at) = work.actions.iter().position(deletes) else {
             continue;
         };

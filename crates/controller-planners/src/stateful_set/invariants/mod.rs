@@ -5,6 +5,7 @@
 //! mistake in one of the two implementations is detected.
 
 mod claims;
+mod guard;
 mod order;
 mod pods;
 mod status;
@@ -52,6 +53,7 @@ pub fn violations(observed: &Observed, plan: &StatefulSetPlan, now: Timestamp) -
     pods::deletions_are_justified(&facts, &mut violations);
     pods::revisions_are_right(&facts, &mut violations);
     pods::budget_is_respected(&facts, &mut violations);
+    guard::is_kept(&parsed, plan, &facts.deleted, &mut violations);
     order::creations(&facts, &mut violations);
     order::deletions(&facts, &mut violations);
     claims::follow_policy(&parsed, plan, &mut violations);
@@ -148,13 +150,8 @@ fn created(plan: &StatefulSetPlan) -> Vec<&Pod> {
 }
 
 fn deleted(plan: &StatefulSetPlan) -> Vec<(&str, &Uid)> {
-    let mut pods = Vec::new();
-    for action in plan.actions() {
-        if let StatefulSetAction::DeletePod { name, uid } = action {
-            pods.push((name.as_str(), uid));
-        }
-    }
-    pods
+    let actions = plan.actions();
+    actions.filter_map(StatefulSetAction::deleted_pod).collect()
 }
 
 /// Each pod that is not in its desired state is changed, or there is a reason why it is not changed.
@@ -176,13 +173,7 @@ fn silence_is_explained(facts: &Facts<'_, '_>, violations: &mut Vec<String>) {
             .any(|waiting| waiting.ordinal == Some(ordinal));
         let works = plan.pods.iter().filter(|work| work.ordinal == ordinal);
         let mut actions = works.flat_map(|work| &work.actions);
-        waits
-            || actions.any(|a| {
-                matches!(
-                    a,
-                    StatefulSetAction::CreatePod(_) | StatefulSetAction::DeletePod { .. }
-                )
-            })
+        waits || actions.any(StatefulSetAction::changes_pods)
     };
     // Before the revision is stored every pod has another revision; this fact alone needs no reason.
     let amiss = |ordinal: &i64| match parsed.members.get(*ordinal) {

@@ -11,6 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use resource_kinds::stateful_set_policy::StatefulSetPolicy;
 
 use super::situation;
 
@@ -20,6 +21,7 @@ pub struct Cluster {
     pub claims: BTreeMap<String, PersistentVolumeClaim>,
     pub revisions: BTreeMap<String, ControllerRevision>,
     pub now: Timestamp,
+    policy: Option<Arc<StatefulSetPolicy>>,
     /// The writes to pods, in order.
     pub log: Vec<String>,
     uids: u64,
@@ -34,6 +36,7 @@ impl Cluster {
             claims: BTreeMap::new(),
             revisions: BTreeMap::new(),
             now: situation::now(),
+            policy: observed.policy,
             log: Vec::new(),
             uids: 0,
         };
@@ -64,6 +67,7 @@ impl Cluster {
                 .iter()
                 .map(|(n, c)| (n.clone(), Arc::new(c.clone())))
                 .collect(),
+            policy: self.policy.clone(),
             refused: Vec::new(),
         }
     }
@@ -188,7 +192,8 @@ impl Cluster {
                     .get_or_insert_default()
                     .extend(labels.clone());
             }
-            StatefulSetAction::DeletePod { name, uid } => {
+            StatefulSetAction::DeletePod { name, uid }
+            | StatefulSetAction::EvictPod { name, uid, .. } => {
                 let pod = self.pods.get_mut(name).unwrap();
                 assert_eq!(pod.metadata.uid.as_deref(), Some(uid.as_str()));
                 pod.metadata.deletion_timestamp = Some(Time(self.now));

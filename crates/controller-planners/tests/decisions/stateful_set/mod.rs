@@ -6,6 +6,7 @@
 mod cluster;
 mod explained;
 mod golden;
+mod guard;
 mod making;
 mod options;
 mod properties;

@@ -5,6 +5,8 @@ use controller_planners::stateful_set::{
     PodWork, StatefulSetAction, StatefulSetPlan, identity, invariants, plan,
 };
 
+use resource_kinds::stateful_set_policy::Purpose;
+
 use super::situation::{describe, now, parse, revision_name, template};
 
 fn spoilt(situation: &str, spoil: impl FnOnce(&mut StatefulSetPlan)) -> String {
@@ -302,4 +304,29 @@ fn a_status_that_contradicts_itself_is_noticed() {
         violations.contains("what is stalled does not progress"),
         "{violations}"
     );
+}
+
+/// rollouts.md R27: the last needed pods stay, and healthy pods go by evictions only.
+#[test]
+fn a_broken_guard_is_noticed() {
+    let situation = "set replicas=3 parallel max=3 guard=Quorum template=b current=a\n\
+                     revisions a=1 b=2\npod 0 ready a\npod 1 ready a\npod 2 ready a";
+    let evict = |ordinal: i64| StatefulSetAction::EvictPod {
+        name: format!("web-{ordinal}"),
+        uid: format!("uid-web-{ordinal}").parse().unwrap(),
+        purpose: Purpose::Update,
+    };
+    let violations = spoilt(situation, also(1, evict(1)));
+    assert!(
+        violations.contains("the guard is broken: 1 healthy pods are left"),
+        "{violations}"
+    );
+    let violations = spoilt(situation, only(2, vec![delete(2)]));
+    assert!(
+        violations.contains("web-2 is healthy and deleted without an eviction"),
+        "{violations}"
+    );
+    let without = situation.replace(" guard=Quorum", "");
+    let violations = spoilt(&without, only(2, vec![evict(2)]));
+    assert!(violations.contains("the set has no guard"), "{violations}");
 }

@@ -15,6 +15,7 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetSta
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use resource_kinds::pod_view::PodView;
+use resource_kinds::stateful_set_policy::StatefulSetPolicy;
 
 pub const SET_UID: &str = "uid-web";
 
@@ -104,7 +105,10 @@ pub fn parse(text: &str) -> Observed {
         let kind = words.next().unwrap();
         let words = Words(words.collect());
         match kind {
-            "set" => observed.set = Arc::new(set(&words)),
+            "set" => {
+                observed.set = Arc::new(set(&words));
+                observed.policy = words.get("guard").map(policy);
+            }
             "pod" => observed
                 .pods
                 .push(Arc::new(PodView::try_from(&pod(&words)).unwrap())),
@@ -212,6 +216,17 @@ fn set(words: &Words<'_>) -> StatefulSet {
         set["metadata"]["deletionTimestamp"] = json!(ago(1));
     }
     json_tree::from_value(set).unwrap()
+}
+
+/// A policy with a guard of that `minHealthy`.
+fn policy(min_healthy: &str) -> Arc<StatefulSetPolicy> {
+    let min_healthy = min_healthy
+        .parse::<i64>()
+        .map_or_else(|_| Value::from(min_healthy), Value::from);
+    let policy = json!({ "metadata": { "name": "p" }, "spec": {
+        "setRef": { "name": "web" }, "guard": { "minHealthy": min_healthy },
+    } });
+    Arc::new(json_tree::from_value(policy).unwrap())
 }
 
 /// `pod 1 ready a since=30 terminating`
@@ -433,6 +448,9 @@ fn action(action: &StatefulSetAction) -> String {
         }
         StatefulSetAction::LabelPod { name, .. } => format!("label {name}"),
         StatefulSetAction::DeletePod { name, .. } => format!("delete {name}"),
+        StatefulSetAction::EvictPod { name, purpose, .. } => {
+            format!("evict {name} for {}", purpose.as_str())
+        }
     }
 }
 

@@ -179,6 +179,7 @@ async fn create_named(
             parts: Parts::NONE,
             allocated: &allocations,
             released: &[],
+            turn: request.turn,
         };
         let outcome = match request.dry_run {
             true => dry_create(writer.objects, &write).await?,

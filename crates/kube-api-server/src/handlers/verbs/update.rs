@@ -432,6 +432,7 @@ async fn write(
         parts,
         allocated: &allocated,
         released: &released,
+        turn: request.turn,
     };
     if request.dry_run {
         write.check_quota(writer.objects).await?;

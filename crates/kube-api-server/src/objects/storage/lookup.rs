@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use futures::FutureExt;
 use json_tree::Value;
-use mvcc_store::{KeyValue, Range};
+use mvcc_store::{KeyValue, Range, Revision};
 use object_model::Status;
 use resource_kinds::{AllocationLookup, ObjectReader, ServiceRange, networking};
 use tokio::runtime::Handle;
@@ -102,6 +102,15 @@ impl SyncReads<'_> {
         };
         let result = result.map_err(|error| super::refusal(&error));
         result.map_or_else(|status| self.note(status), |result| result.items)
+    }
+
+    /// The revision of the last write of a key; `None` if the key does not exist.
+    pub(crate) fn revision_of(&self, key: &[u8]) -> Option<Revision> {
+        let range = Range {
+            start: key.to_vec(),
+            ..Range::default()
+        };
+        self.range(range).pop().map(|item| item.mod_revision)
     }
 
     /// Records that a decision is not possible.

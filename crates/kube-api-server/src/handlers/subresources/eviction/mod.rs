@@ -1,13 +1,19 @@
-//! `eviction`: deletes a pod if its PodDisruptionBudget allows the deletion (kubectl.md 6.3).
+//! `eviction`: deletes a pod if its PodDisruptionBudget (kubectl.md 6.3) and the guard of its set allow the deletion.
 //!
 //! The numbers of the budget come from the last write of the disruption controller. An eviction checks and decrements
 //! `disruptionsAllowed` in one write, so that two evictions never use one allowed disruption.
 
+mod guard;
+
 use jiff::Timestamp;
 use json_tree::{Value, json};
 use object_model::{Cause, LabelSelector, Status, StatusDetails, StatusReason};
+use resource_kinds::annotations::PURPOSE;
+use resource_kinds::mainstay_annotations;
+use resource_kinds::stateful_set_policy::{EVICTION_WITHIN, Purpose};
 
 use super::created;
+use crate::access::authorize;
 use crate::admission::dynamic_admission;
 use crate::catalog::registry::Resource;
 use crate::handlers::verbs::delete::{DeleteOptions, delete};
@@ -19,11 +25,12 @@ use crate::http::decode;
 use crate::http::limits::{DISRUPTED_PODS_MAX, WRITE_ATTEMPTS_MAX};
 use crate::http::query::Query;
 use crate::http::reply::Reply;
+use crate::http::request_info::RequestInfo;
 use crate::http::work;
 use crate::objects::metadata;
 use crate::objects::storage::{self, reading};
-use crate::objects::write_request::ObjectPart;
-use crate::objects::write_request::{WriteOptions, WriteRequest};
+use crate::objects::write_request::{ObjectPart, WriteOptions, WriteRequest};
+use crate::objects::write_turn::WriteTurn;
 
 const GROUP: &str = "policy";
 const BUDGETS: &str = "poddisruptionbudgets";
@@ -44,13 +51,41 @@ pub(super) async fn respond(
     dynamic_admission::admit_part(writer.admission, &request, &mut eviction).await?;
     let eviction = decode::typed("Eviction", eviction)?;
     let (options, _) = options(&eviction, name)?;
+    let purpose = purpose(&eviction, name)?;
+    if purpose.is_some() {
+        authorize_deletion(writer, call)?;
+    }
     let request = WriteRequest {
         subresource: "",
         is_reviewed: true,
         ..request
     };
-    evict(writer, &request, options).await?;
+    evict(writer, &request, options, purpose).await?;
     created(call)
+}
+
+/// The purpose that the controller of a set gives; `None` for an eviction of a user.
+///
+/// *Errors.* 422 for an unknown purpose.
+fn purpose(eviction: &Value, name: &str) -> Result<Option<Purpose>, Status> {
+    let errors = mainstay_annotations::validate("Eviction", eviction, None);
+    if !errors.is_empty() {
+        return Err(Status::invalid(GROUP, "Eviction", name, &errors));
+    }
+    let text = eviction["metadata"]["annotations"][PURPOSE].as_str();
+    Ok(text.and_then(Purpose::of))
+}
+
+/// Checks that the user may delete the pod: budgets do not hold an eviction with a purpose, just as they do not hold a
+/// deletion.
+///
+/// *Errors.* 403.
+fn authorize_deletion(writer: Writer<'_>, call: &Call) -> Result<(), Status> {
+    let info = RequestInfo {
+        subresource: String::new(),
+        ..call.info.with_verb("delete")
+    };
+    authorize::authorize(&writer.access.authorizer, &call.user, &info)
 }
 
 fn options(eviction: &Value, name: &str) -> Result<(DeleteOptions, bool), Status> {
@@ -62,13 +97,14 @@ fn options(eviction: &Value, name: &str) -> Result<(DeleteOptions, bool), Status
     DeleteOptions::of_value(&eviction["deleteOptions"], &Query::default())
 }
 
-/// Deletes the pod if its budget allows the deletion.
+/// Deletes the pod if the guard of its set and its budget allow the deletion.
 ///
-/// *Errors.* 429 if the budget does not allow the deletion, and the errors of a deletion.
+/// *Errors.* 429 if the guard or the budget does not allow the deletion, and the errors of a deletion.
 async fn evict(
     writer: Writer<'_>,
     request: &WriteRequest<'_>,
     mut options: DeleteOptions,
+    purpose: Option<Purpose>,
 ) -> Result<(), Status> {
     for _ in 0..WRITE_ATTEMPTS_MAX {
         let stored = writer
@@ -78,7 +114,14 @@ async fn evict(
         let pod = storage::decode(request.resource, &stored)?;
         options.check(request.resource, &pod)?;
         let mut guard = None;
+        if !is_over(&pod) {
+            // The budget is not charged for a pod that the guard holds.
+            reading(writer.objects, |reads| {
+                guard::check(reads, None, request.namespace, &pod, Timestamp::now())
+            })?;
+        }
         if !is_over(&pod)
+            && purpose.is_none()
             && let Some(budget) = budget_of(writer, request.namespace, &pod)?
         {
             if is_broken(&pod, &budget) {
@@ -93,7 +136,7 @@ async fn evict(
             let preconditions = options.preconditions.get_or_insert_default();
             preconditions.resource_version.get_or_insert(version);
         }
-        let done = remove(writer, request, &options).await;
+        let done = remove(writer, request, &options, metadata::text(&pod, "uid")).await;
         options.preconditions = requested;
         match done {
             Err(status) if status.reason == StatusReason::Conflict && guard.is_some() => {
@@ -106,11 +149,13 @@ async fn evict(
     Err(request.resource.conflict(request.name, text))
 }
 
-/// Sets the pod's `DisruptionTarget` condition, then deletes it.
+/// Sets the pod's `DisruptionTarget` condition, then deletes it. The condition announces the deletion: in its transaction
+/// the guard of the pod's set decides finally, and counts the pod as unhealthy from then on.
 async fn remove(
     writer: Writer<'_>,
     request: &WriteRequest<'_>,
     options: &DeleteOptions,
+    uid: &str,
 ) -> Result<(), Status> {
     let mut options = options.clone();
     if !request.dry_run {
@@ -118,15 +163,28 @@ async fn remove(
             .preconditions
             .as_ref()
             .and_then(|preconditions| preconditions.resource_version.clone());
+        let turn = WriteTurn::of_evictions(request.namespace);
         let mut mark = |pod: &Value| {
-            let mut marked = marked(pod, Timestamp::now());
+            if metadata::text(pod, "uid") != uid {
+                let text = "the pod was replaced while it was evicted";
+                return Err(request.resource.conflict(request.name, text));
+            }
+            let now = Timestamp::now();
+            reading(writer.objects, |reads| {
+                guard::check(reads, Some(&turn), request.namespace, pod, now)
+            })?;
+            let mut marked = marked(pod, now);
             if let Some(version) = &version {
                 metadata::of(&mut marked)
                     .insert("resourceVersion".to_owned(), version.clone().into());
             }
             Ok(marked)
         };
-        let written = update(writer, request, ObjectPart::Trusted(&[]), &mut mark).await?;
+        let mark_request = WriteRequest {
+            turn: Some(&turn),
+            ..*request
+        };
+        let written = update(writer, &mark_request, ObjectPart::Trusted(&[]), &mut mark).await?;
         if version.is_some() {
             options
                 .preconditions
@@ -145,9 +203,15 @@ fn marked(pod: &Value, now: Timestamp) -> Value {
         *conditions = json!([]);
     }
     if let Value::Array(list) = conditions {
+        // The condition of an eviction that was not followed by a deletion is set again, because its time counts.
+        let is_recent = |condition: &Value| {
+            let since = condition["lastTransitionTime"].as_str();
+            let since = since.and_then(|text| text.parse::<Timestamp>().ok());
+            since.is_some_and(|since| now.duration_since(since) < EVICTION_WITHIN / 2)
+        };
         let there = list
             .iter()
-            .any(|c| c["type"] == "DisruptionTarget" && c["status"] == "True");
+            .any(|c| c["type"] == "DisruptionTarget" && c["status"] == "True" && is_recent(c));
         if !there {
             list.retain(|condition| condition["type"] != "DisruptionTarget");
             list.push(json!({

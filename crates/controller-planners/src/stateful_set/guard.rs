@@ -1,0 +1,102 @@
+//! The guard of a set's policy: voluntary deletions (updates, surplus pods) leave enough pods healthy (rollouts.md
+//! R27–R31).
+//!
+//! This is a forecast from the observed state. The API server decides: it counts the pods in the transaction that
+//! announces the deletion, so an old view deletes no pod too many, and evictions of users count as well.
+
+use resource_kinds::pod_view::Condition;
+use resource_kinds::reasons::pod_condition;
+use resource_kinds::stateful_set_policy::{HealthCount, HealthFacts, Purpose};
+
+use super::draft::Draft;
+use super::member::Member;
+use super::observed::ParsedSet;
+use super::plan::StatefulSetAction;
+use super::replica;
+use super::waiting::Cause;
+
+/// The guard of a set during a plan.
+#[derive(Debug)]
+pub(super) struct PlanGuard {
+    /// The name of the policy.
+    policy: String,
+    /// Without the pods that the plan evicts.
+    count: HealthCount,
+}
+
+impl PlanGuard {
+    /// `None` if no policy with a guard is in force for the set.
+    pub fn of(parsed: &ParsedSet<'_>) -> Option<Self> {
+        let policy = parsed.observed.policy.as_ref()?;
+        let guard = policy.spec.guard.as_ref()?;
+        let healthy = parsed.members.iter();
+        let healthy = healthy.filter(|member| facts(member).is_healthy(parsed.now));
+        Some(Self {
+            policy: policy.name().to_owned(),
+            count: HealthCount::new(guard, parsed.spec.replicas, healthy.count()),
+        })
+    }
+}
+
+fn facts(member: &Member<'_>) -> HealthFacts {
+    let disrupted = member.pod.condition(pod_condition::DISRUPTION_TARGET);
+    HealthFacts {
+        is_ready: member.ready_condition().is_some_and(Condition::holds),
+        is_deleting: member.terminating,
+        disrupted_at: disrupted
+            .filter(|condition| condition.holds())
+            .and_then(|condition| condition.since),
+    }
+}
+
+/// Whether the plan deletes a pod, or the guard holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Removal {
+    Planned,
+    Held,
+}
+
+/// Deletes a pod for a purpose that can wait. A set with a guard evicts the pod, if the guard permits it.
+pub(super) fn remove(
+    parsed: &ParsedSet<'_>,
+    member: &Member<'_>,
+    purpose: Purpose,
+    draft: &mut Draft,
+) -> Removal {
+    let Some(guard) = &mut draft.guard else {
+        replica::delete(member, draft);
+        return Removal::Planned;
+    };
+    let facts = facts(member);
+    let is_healthy = facts.is_healthy(parsed.now);
+    let is_desired = parsed.spec.in_range(member.ordinal);
+    if !guard.count.permits(is_healthy, is_desired) {
+        let cause = Cause::GuardHolds {
+            pod: member.name().to_owned(),
+            policy: guard.policy.clone(),
+            count: guard.count,
+        };
+        draft.wait(member.ordinal, cause);
+        wake_when_counted_again(parsed, draft);
+        return Removal::Held;
+    }
+    guard.count.healthy -= i64::from(is_healthy && is_desired);
+    draft.act(
+        member.ordinal,
+        StatefulSetAction::EvictPod {
+            name: member.name().to_owned(),
+            uid: member.uid.clone(),
+            purpose,
+        },
+    );
+    Removal::Planned
+}
+
+/// A pod whose announced deletion did not follow counts again without an event.
+fn wake_when_counted_again(parsed: &ParsedSet<'_>, draft: &mut Draft) {
+    let times = parsed.members.iter().filter(|member| !member.terminating);
+    let times = times.filter_map(|member| facts(member).counts_again_at());
+    if let Some(at) = times.filter(|at| *at > parsed.now).min() {
+        draft.wake(at);
+    }
+}

@@ -1,0 +1,161 @@
+//! The guard of a StatefulSetPolicy: an eviction leaves enough pods of the set healthy (`docs/contract/rollouts.md`
+//! R27–R31). Updates and scale-downs of a guarded set are evictions, too, so all voluntary deletions are decided here.
+
+use jiff::Timestamp;
+use json_tree::Value;
+use object_model::{Cause, Status, StatusDetails, StatusReason};
+use resource_kinds::stateful_set_policy::{
+    GROUP, HealthCount, HealthFacts, PLURAL, StatefulSetPolicy, in_force,
+};
+
+use crate::objects::metadata;
+use crate::objects::storage::SyncReads;
+use crate::objects::write_turn::WriteTurn;
+
+/// Checks that the guard of the pod's set permits the eviction. The turn is taken before the pods are counted, so that
+/// two evictions never use the same healthy pod.
+///
+/// *Errors.* 429 if the guard holds the pod; 500 if the policies cannot be read.
+pub(super) fn check(
+    reads: &SyncReads<'_>,
+    turn: Option<&WriteTurn>,
+    namespace: &str,
+    pod: &Value,
+    now: Timestamp,
+) -> Result<(), Status> {
+    let Some(set) = GuardedSet::of(reads, namespace, pod)? else {
+        return Ok(());
+    };
+    if let Some(turn) = turn {
+        turn.take(reads);
+    }
+    let pods = reads.list_with("", "pods", namespace, &[&set.uid]);
+    let healthy = pods.iter().filter(|pod| {
+        let owner = set_of(pod);
+        owner.is_some_and(|(_, uid)| uid == set.uid)
+            && set.desires(pod)
+            && health(pod).is_healthy(now)
+    });
+    let count = set.count(healthy.count());
+    match count.permits(health(pod).is_healthy(now), set.desires(pod)) {
+        true => Ok(()),
+        false => Err(refused(set.policy.name(), count)),
+    }
+}
+
+/// A set with the policy whose guard decides about its pods.
+struct GuardedSet {
+    name: String,
+    uid: String,
+    start: i64,
+    replicas: i64,
+    policy: StatefulSetPolicy,
+}
+
+impl GuardedSet {
+    /// The set of a pod, if a policy with a guard is in force for it.
+    fn of(reads: &SyncReads<'_>, namespace: &str, pod: &Value) -> Result<Option<Self>, Status> {
+        use resource_kinds::ObjectReader;
+
+        let Some((name, uid)) = set_of(pod) else {
+            return Ok(None);
+        };
+        let policies = reads.all(GROUP, PLURAL, namespace);
+        if policies.is_empty() {
+            return Ok(None);
+        }
+        let Some(set) = reads.get("apps", "statefulsets", namespace, name) else {
+            return Ok(None);
+        };
+        if metadata::text(&set, "uid") != uid {
+            return Ok(None);
+        }
+        let labels = set["metadata"]["labels"].as_object().map(|labels| {
+            let texts = labels
+                .iter()
+                .filter_map(|(key, value)| Some((key.to_string(), value.as_str()?.to_owned())));
+            texts.collect()
+        });
+        let decoded: Result<Vec<StatefulSetPolicy>, Status> =
+            policies.into_iter().map(decoded).collect();
+        let policy = in_force(name, labels.as_ref(), decoded?);
+        let number = |value: &Value, default| value.as_i64().unwrap_or(default);
+        Ok(policy
+            .filter(|policy| policy.spec.guard.is_some())
+            .map(|policy| Self {
+                name: name.to_owned(),
+                uid: uid.to_owned(),
+                start: number(&set["spec"]["ordinals"]["start"], 0),
+                replicas: number(&set["spec"]["replicas"], 1),
+                policy,
+            }))
+    }
+
+    /// Whether the ordinal of a pod is one of the desired ordinals.
+    fn desires(&self, pod: &Value) -> bool {
+        let ordinal = metadata::text(pod, "name").strip_prefix(self.name.as_str());
+        let ordinal = ordinal.and_then(|rest| rest.strip_prefix('-')?.parse::<i64>().ok());
+        ordinal.is_some_and(|ordinal| (self.start..self.start + self.replicas).contains(&ordinal))
+    }
+
+    fn count(&self, healthy: usize) -> HealthCount {
+        let guard = self.policy.spec.guard.as_ref();
+        guard.map_or(
+            HealthCount {
+                healthy: 0,
+                needed: 0,
+                replicas: self.replicas,
+            },
+            |guard| HealthCount::new(guard, self.replicas, healthy),
+        )
+    }
+}
+
+fn decoded(policy: Value) -> Result<StatefulSetPolicy, Status> {
+    let name = metadata::text(&policy, "name").to_owned();
+    json_tree::from_value(policy).map_err(|error| {
+        Status::internal(format!(
+            "StatefulSetPolicy {name} is unreadable, so no pod is evicted: {error}"
+        ))
+    })
+}
+
+/// The name and the UID of the StatefulSet that controls a pod.
+fn set_of(pod: &Value) -> Option<(&str, &str)> {
+    let owners = pod["metadata"]["ownerReferences"].as_array()?;
+    let owner = owners.iter().find(|owner| owner["controller"] == true)?;
+    let group = owner["apiVersion"].as_str()?.split_once('/')?.0;
+    let is_set = owner["kind"] == "StatefulSet" && group == "apps";
+    is_set.then_some((owner["name"].as_str()?, owner["uid"].as_str()?))
+}
+
+fn health(pod: &Value) -> HealthFacts {
+    let conditions = pod["status"]["conditions"].as_array();
+    let holds = |kind: &str| {
+        let mut conditions = conditions.into_iter().flatten();
+        conditions.find(|condition| condition["type"] == kind && condition["status"] == "True")
+    };
+    let time = |condition: &Value| condition["lastTransitionTime"].as_str()?.parse().ok();
+    HealthFacts {
+        is_ready: holds("Ready").is_some(),
+        is_deleting: metadata::is_deleting(pod),
+        disrupted_at: holds("DisruptionTarget").and_then(time),
+    }
+}
+
+fn refused(policy: &str, count: HealthCount) -> Status {
+    let why = count.text();
+    let text = format!(
+        "Cannot evict pod as it would violate the guard of StatefulSetPolicy {policy}: {why}."
+    );
+    let mut status = Status::new(StatusReason::TooManyRequests, text);
+    status.details = Some(Box::new(StatusDetails {
+        causes: vec![Cause {
+            reason: "StatefulSetPolicy".to_owned(),
+            message: format!("The guard of StatefulSetPolicy {policy} holds the pod: {why}"),
+            field: String::new(),
+        }],
+        ..StatusDetails::default()
+    }));
+    status
+}
