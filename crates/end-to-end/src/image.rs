@@ -4,10 +4,9 @@ use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::thread;
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -97,9 +96,7 @@ impl Image {
     pub fn of_directory(root: &Path, settings: &Settings<'_>) -> Self {
         let plain = pack(root);
         let diff_id = digest(&plain);
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-        encoder.write_all(&plain).expect("compress the layer");
-        let layer = Blob::of(encoder.finish().expect("compress the layer"));
+        let layer = Blob::of(compress(&plain));
         let mut env = vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"];
         env.extend(settings.env);
         let config = Blob::of(
@@ -234,6 +231,21 @@ fn pack(root: &Path) -> Vec<u8> {
     let output = tar.output().expect("start tar");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "pack {}: {errors}", root.display());
+    output.stdout
+}
+
+/// Compresses with `gzip`, because the libraries of the tests are not optimised.
+fn compress(plain: &[u8]) -> Vec<u8> {
+    let mut gzip = Command::new("gzip");
+    gzip.args(["-1", "-n"]);
+    gzip.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut running = gzip.spawn().expect("start gzip");
+    let mut input = running.stdin.take().expect("the input of gzip");
+    let output = thread::scope(|scope| {
+        scope.spawn(move || input.write_all(plain).expect("compress the layer"));
+        running.wait_with_output().expect("read from gzip")
+    });
+    assert!(output.status.success(), "gzip: {}", output.status);
     output.stdout
 }
 
