@@ -10,7 +10,7 @@ use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec};
 use object_model::IncompleteMetadata;
 use pod_lifecycle::diagnosis::{Remedy, text};
 use resource_kinds::pod_view::PodView;
-use resource_kinds::stateful_set_policy::in_force;
+use resource_kinds::stateful_set_policy::{CheckKind, in_force};
 
 use super::chain_builder::ChainBuilder;
 use super::explanation::{CauseChain, Explanation, Object, merged};
@@ -412,7 +412,7 @@ impl<'e> View<'e> {
             Cause::GuardHolds { policy, .. } => {
                 self.say(builder, "GuardHolds", waiting);
                 let edit = kubectl(format!("edit statefulsetpolicy {policy}"));
-                if self.unhealthy_pod(builder) {
+                if self.unhealthy_pod(builder) || self.failing_check(builder) {
                     builder.or(format!("or lower minHealthy of the guard: {edit}"));
                 } else {
                     builder.remedy(format!("lower minHealthy of the guard: {edit}"));
@@ -485,5 +485,30 @@ impl<'e> View<'e> {
             builder.pod(pod);
         }
         unhealthy.is_some()
+    }
+
+    /// Adds the first desired pod in which a check of the guard fails; returns whether there is one.
+    fn failing_check(&self, builder: &mut ChainBuilder<'_>) -> bool {
+        for pod in &self.observed.pods {
+            let ordinal = identity::ordinal(self.name, &pod.name);
+            if !ordinal.is_some_and(|ordinal| wants(self.set, ordinal)) {
+                continue;
+            }
+            for kind in CheckKind::ALL {
+                let result = pod.condition(kind.condition());
+                let Some(result) = result.filter(|result| !result.holds()) else {
+                    continue;
+                };
+                let reason = result.reason().unwrap_or("CheckPending").to_owned();
+                let message = format!("{} is not True: {reason}", kind.condition());
+                let object = self.observed.object("Pod", &pod.name);
+                builder.link(object, "CheckFailed", message, result.since);
+                let describe = format!("describe pod {}", pod.name);
+                let describe = text::kubectl(&pod.namespace, &describe);
+                builder.remedy(format!("the check has to succeed; its output: {describe}"));
+                return true;
+            }
+        }
+        false
     }
 }

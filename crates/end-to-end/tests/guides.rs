@@ -87,6 +87,9 @@ fn the_rollout_policies_page_can_be_pasted() {
     let output = pasted.page("docs/rollout-policies.md");
     for text in [
         "statefulsetpolicy.apps.mainstay.dev/db condition met",
+        "and 3 are; 1 of these has not recovered",
+        "pod/db-0: mainstay.dev/Recovered is not True: CheckFailed",
+        "partitioned roll out complete: 3 new pods have been updated",
         "held\n",
         "statefulset.apps/db condition met",
         "the guard of StatefulSetPolicy db holds pod db-2: 2 of 2 pods must stay healthy, and 1 are",

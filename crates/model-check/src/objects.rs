@@ -315,7 +315,8 @@ impl Builder {
                     set: owners(pod.metadata.owner_references.as_deref())?.set?,
                 }
             }
-            StatefulSetAction::LabelPod { name, uid, .. } => Op::LabelPod {
+            StatefulSetAction::LabelPod { name, uid, .. }
+            | StatefulSetAction::AnnotatePod { name, uid, .. } => Op::LabelPod {
                 ordinal: ordinal(name)?,
                 uid: id(uid.as_str())?,
             },
@@ -374,6 +375,8 @@ fn claim_template() -> PersistentVolumeClaim {
 fn policy(min_healthy: u8) -> Option<Arc<StatefulSetPolicy>> {
     let guard = Guard {
         min_healthy: MinHealthy::Part(IntOrPercent::Int(min_healthy.into())),
+        health: None,
+        recovered: None,
     };
     let policy = StatefulSetPolicy {
         spec: PolicySpec {

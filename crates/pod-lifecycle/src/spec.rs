@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec, Probe};
+use resource_kinds::stateful_set_policy::{CheckKind, GuardCheck};
 
 use crate::limits::GRACE_DEFAULT_SECONDS;
 
@@ -22,7 +23,7 @@ pub enum Kind {
     Ephemeral,
 }
 
-/// One of a container's three probes.
+/// One of a container's three probes, or a check of the guard of its set's policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ProbeKind {
     /// Delays the other two probes until the application has started.
@@ -31,6 +32,8 @@ pub enum ProbeKind {
     Liveness,
     /// Decides whether the container gets traffic of Services.
     Readiness,
+    /// A check of a guard, whose result is a condition of the pod.
+    Guard(CheckKind),
 }
 
 impl ProbeKind {
@@ -40,17 +43,36 @@ impl ProbeKind {
             Self::Startup => "Startup",
             Self::Liveness => "Liveness",
             Self::Readiness => "Readiness",
+            Self::Guard(CheckKind::Health) => "Health",
+            Self::Guard(CheckKind::Recovery) => "Recovery",
         }
     }
 }
 
 /// The probe of a container; `None` if it has no probe of this kind.
-pub fn probe(container: &Container, kind: ProbeKind) -> Option<&Probe> {
-    match kind {
-        ProbeKind::Startup => container.startup_probe.as_ref(),
-        ProbeKind::Liveness => container.liveness_probe.as_ref(),
-        ProbeKind::Readiness => container.readiness_probe.as_ref(),
-    }
+pub fn probe<'p>(pod: &Pod, container: &'p Container, kind: ProbeKind) -> Option<Cow<'p, Probe>> {
+    let probe = match kind {
+        ProbeKind::Startup => &container.startup_probe,
+        ProbeKind::Liveness => &container.liveness_probe,
+        ProbeKind::Readiness => &container.readiness_probe,
+        ProbeKind::Guard(kind) => {
+            return guard_probe(pod, &container.name, kind).map(Cow::Owned);
+        }
+    };
+    probe.as_ref().map(Cow::Borrowed)
+}
+
+/// The check of a guard that runs in this container.
+fn guard_probe(pod: &Pod, container: &str, kind: CheckKind) -> Option<Probe> {
+    let containers = &pod.spec.as_ref()?.containers;
+    let check = guard_check(pod, kind)?;
+    check.runs_in(container, containers).then(|| check.probe())
+}
+
+/// The check of a guard in the pod's annotations.
+pub(crate) fn guard_check(pod: &Pod, kind: CheckKind) -> Option<GuardCheck> {
+    let annotations = pod.metadata.annotations.as_ref()?;
+    GuardCheck::parse(annotations.get(kind.annotation())?)
 }
 
 /// The pod's init containers, including sidecars, in order.

@@ -6,11 +6,13 @@
 
 use resource_kinds::pod_view::Condition;
 use resource_kinds::reasons::pod_condition;
-use resource_kinds::stateful_set_policy::{HealthCount, HealthFacts, Purpose};
+use resource_kinds::stateful_set_policy::{
+    CheckKind, Guard, GuardCheck, HealthCount, HealthFacts, Purpose,
+};
 
 use super::draft::Draft;
 use super::member::Member;
-use super::observed::ParsedSet;
+use super::observed::{Observed, ParsedSet};
 use super::plan::StatefulSetAction;
 use super::replica;
 use super::waiting::Cause;
@@ -20,6 +22,7 @@ use super::waiting::Cause;
 pub(super) struct PlanGuard {
     /// The name of the policy.
     policy: String,
+    guard: Guard,
     /// Without the pods that the plan evicts.
     count: HealthCount,
 }
@@ -28,25 +31,43 @@ impl PlanGuard {
     /// `None` if no policy with a guard is in force for the set.
     pub fn of(parsed: &ParsedSet<'_>) -> Option<Self> {
         let policy = parsed.observed.policy.as_ref()?;
-        let guard = policy.spec.guard.as_ref()?;
-        let healthy = parsed.members.iter();
-        let healthy = healthy.filter(|member| facts(member).is_healthy(parsed.now));
+        let guard = policy.spec.guard.clone()?;
+        let desired = parsed.members.iter().map(facts);
         Some(Self {
             policy: policy.name().to_owned(),
-            count: HealthCount::new(guard, parsed.spec.replicas, healthy.count()),
+            count: guard.count(parsed.spec.replicas, desired, parsed.now),
+            guard,
         })
     }
 }
 
+impl PlanGuard {
+    /// Whether the health check of the guard fails in the pod.
+    pub fn fails_check(&self, member: &Member<'_>) -> bool {
+        self.guard.health.is_some() && !facts(member).passes_health
+    }
+}
+
 fn facts(member: &Member<'_>) -> HealthFacts {
-    let disrupted = member.pod.condition(pod_condition::DISRUPTION_TARGET);
+    let holds = |kind: &str| member.pod.condition(kind).filter(|found| found.holds());
+    let disrupted = holds(pod_condition::DISRUPTION_TARGET);
     HealthFacts {
         is_ready: member.ready_condition().is_some_and(Condition::holds),
         is_deleting: member.terminating,
-        disrupted_at: disrupted
-            .filter(|condition| condition.holds())
-            .and_then(|condition| condition.since),
+        disrupted_at: disrupted.and_then(|condition| condition.since),
+        passes_health: holds(CheckKind::Health.condition()).is_some(),
+        passes_recovery: holds(CheckKind::Recovery.condition()).is_some(),
     }
+}
+
+/// The checks that the node runs in the set's pods, by their annotation; `None` removes one.
+pub(super) fn checks(observed: &Observed) -> [(&'static str, Option<String>); 2] {
+    let policy = observed.policy.as_ref();
+    let guard = policy.and_then(|policy| policy.spec.guard.as_ref());
+    CheckKind::ALL.map(|kind| {
+        let check = guard.and_then(|guard| guard.check(kind));
+        (kind.annotation(), check.map(GuardCheck::text))
+    })
 }
 
 /// Whether the plan deletes a pod, or the guard holds it.
@@ -67,10 +88,9 @@ pub(super) fn remove(
         replica::delete(member, draft);
         return Removal::Planned;
     };
-    let facts = facts(member);
-    let is_healthy = facts.is_healthy(parsed.now);
+    let health = guard.guard.judge(facts(member), parsed.now);
     let is_desired = parsed.spec.in_range(member.ordinal);
-    if !guard.count.permits(is_healthy, is_desired) {
+    if !guard.count.permits(health, is_desired) {
         let cause = Cause::GuardHolds {
             pod: member.name().to_owned(),
             policy: guard.policy.clone(),
@@ -80,7 +100,9 @@ pub(super) fn remove(
         wake_when_counted_again(parsed, draft);
         return Removal::Held;
     }
-    guard.count.healthy -= i64::from(is_healthy && is_desired);
+    if is_desired {
+        guard.count.add(health, -1);
+    }
     draft.act(
         member.ordinal,
         StatefulSetAction::EvictPod {

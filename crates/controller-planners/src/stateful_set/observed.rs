@@ -17,11 +17,11 @@ use resource_kinds::pod_view::PodView;
 use resource_kinds::stateful_set_policy::StatefulSetPolicy;
 use resource_kinds::{MetadataIdentity, labels};
 
-use super::identity;
 use super::member::{Member, Members};
 use super::options::Options;
 use super::plan::ActionTarget;
 use super::revisions::RevisionName;
+use super::{guard, identity};
 
 /// The observed state of one StatefulSet.
 #[derive(Clone, Debug, Default)]
@@ -247,6 +247,8 @@ pub(super) struct ParsedSet<'a> {
     pub claims: BTreeMap<(i64, usize), ClaimState<'a>>,
     /// The revisions in the observed order.
     pub stored_revisions: Vec<StoredRevision<'a>>,
+    /// The checks that the node runs in the pods, by their annotation.
+    pub checks: [(&'static str, Option<String>); 2],
     /// Names of the pods' revisions, stored once, so that comparisons are quick.
     revisions: Vec<RevisionName>,
 }
@@ -264,6 +266,7 @@ impl<'a> ParsedSet<'a> {
             foreign_pods: BTreeMap::new(),
             claims: BTreeMap::new(),
             stored_revisions: stored_revisions(observed)?,
+            checks: guard::checks(observed),
             revisions: Vec::new(),
         };
         parsed.claims = parsed.sorted_claims()?;

@@ -70,6 +70,13 @@ pub enum StatefulSetAction {
         /// The labels to set.
         labels: BTreeMap<String, String>,
     },
+    /// Set or remove annotations of a pod.
+    AnnotatePod {
+        name: String,
+        uid: Uid,
+        /// `None` removes the annotation.
+        annotations: BTreeMap<&'static str, Option<String>>,
+    },
     /// Delete a pod, with the grace period of the pod's spec.
     DeletePod {
         name: String,
@@ -106,6 +113,7 @@ pub enum ActionKind {
     SetClaimOwners,
     CreatePod,
     LabelPod,
+    AnnotatePod,
     DeletePod,
     EvictPod,
 }
@@ -152,6 +160,7 @@ impl StatefulSetAction {
             Self::SetClaimOwners { name, .. } => (ActionKind::SetClaimOwners, name.clone()),
             Self::CreatePod(pod) => (ActionKind::CreatePod, created(&pod.metadata)),
             Self::LabelPod { name, .. } => (ActionKind::LabelPod, name.clone()),
+            Self::AnnotatePod { name, .. } => (ActionKind::AnnotatePod, name.clone()),
             Self::DeletePod { name, .. } => (ActionKind::DeletePod, name.clone()),
             Self::EvictPod { name, .. } => (ActionKind::EvictPod, name.clone()),
         };
@@ -177,6 +186,7 @@ impl fmt::Display for ActionTarget {
             ActionKind::SetClaimOwners => write!(f, "set owners of claim {name}"),
             ActionKind::CreatePod => write!(f, "create pod {name}"),
             ActionKind::LabelPod => write!(f, "label pod {name}"),
+            ActionKind::AnnotatePod => write!(f, "annotate pod {name}"),
             ActionKind::DeletePod => write!(f, "delete pod {name}"),
             ActionKind::EvictPod => write!(f, "evict pod {name}"),
         }

@@ -1,6 +1,8 @@
 //! The plan for the desired ordinals: missing pods are created, ended pods are deleted, and an unhealthy pod blocks the
 //! following ordinals (in `OrderedReady`).
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::Pod;
 use resource_kinds::labels;
 use resource_kinds::pod_view::PodView;
@@ -79,7 +81,7 @@ fn keep(parsed: &ParsedSet<'_>, member: &Member<'_>, draft: &mut Draft) -> Step 
         }
     }
     if !member.terminating {
-        repair(member, draft);
+        repair(parsed, member, draft);
     }
     Step::Fine
 }
@@ -121,7 +123,23 @@ fn restore_claims(parsed: &ParsedSet<'_>, member: &Member<'_>, draft: &mut Draft
     claims::create_missing(parsed, member.ordinal, draft);
 }
 
-fn repair(member: &Member<'_>, draft: &mut Draft) {
+fn repair(parsed: &ParsedSet<'_>, member: &Member<'_>, draft: &mut Draft) {
+    let differs = |key: &str, value: Option<&str>| member.pod.annotations.get(key) != value;
+    let checks = parsed.checks.iter();
+    let checks: BTreeMap<&'static str, Option<String>> = checks
+        .filter(|(key, value)| differs(key, value.as_deref()))
+        .cloned()
+        .collect();
+    if !checks.is_empty() {
+        draft.act(
+            member.ordinal,
+            StatefulSetAction::AnnotatePod {
+                name: member.name().to_owned(),
+                uid: member.uid.clone(),
+                annotations: checks,
+            },
+        );
+    }
     if !member.labelled {
         draft.act(
             member.ordinal,
@@ -181,25 +199,20 @@ fn name_taken(parsed: &ParsedSet<'_>, holder: &PodView, pod: String) -> Cause {
 
 /// The pod of an ordinal at its desired revision; `None` if the revision cannot be parsed.
 fn new_pod(parsed: &ParsedSet<'_>, chosen: &ChosenRevisions, ordinal: i64) -> Option<Pod> {
-    let set = parsed.spec.set;
-    if !needs_current(parsed, ordinal) || chosen.current == chosen.update {
-        return Some(identity::pod_of(
-            set,
-            parsed.spec.owner_reference(),
-            parsed.spec.template,
-            ordinal,
-            chosen.update.as_str(),
-        ));
-    }
-    let template = chosen.current_template(parsed)?;
+    let is_updated = !needs_current(parsed, ordinal) || chosen.current == chosen.update;
+    let (template, revision) = match is_updated {
+        true => (parsed.spec.template, &chosen.update),
+        false => (chosen.current_template(parsed)?, &chosen.current),
+    };
     let owner = parsed.spec.owner_reference();
-    Some(identity::pod_of(
-        set,
-        owner,
-        template,
-        ordinal,
-        chosen.current.as_str(),
-    ))
+    let mut pod = identity::pod_of(parsed.spec.set, owner, template, ordinal, revision.as_str());
+    for (key, check) in &parsed.checks {
+        if let Some(check) = check {
+            let annotations = pod.metadata.annotations.get_or_insert_default();
+            annotations.insert((*key).to_owned(), check.clone());
+        }
+    }
+    Some(pod)
 }
 
 /// Whether a new pod of that ordinal gets the current revision instead of the update revision.

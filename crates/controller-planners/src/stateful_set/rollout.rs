@@ -30,9 +30,11 @@ fn updatable(parsed: &ParsedSet<'_>) -> impl Iterator<Item = i64> + use<> {
 /// Deletes the highest outdated pod, if all higher pods are available. With a guard, an outdated pod that is down comes
 /// first: a guard that holds the others would otherwise wait for this pod without end (rollouts.md R6).
 fn one_at_a_time(parsed: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut Draft) {
-    if draft.guard.is_some() {
+    if let Some(guard) = &draft.guard {
         let mut members = parsed.members.from(parsed.spec.first_updatable()).iter();
-        let is_down = |member: &&Member<'_>| outdated(member, chosen) && member.unavailable();
+        let is_down = |member: &&Member<'_>| {
+            outdated(member, chosen) && (member.unavailable() || guard.fails_check(member))
+        };
         if let Some(member) = members.rfind(is_down) {
             draft.block(member.name());
             if !member.terminating {

@@ -301,6 +301,14 @@ impl<'a> Run<'a> {
                     done,
                 )
             }
+            StatefulSetAction::AnnotatePod {
+                name,
+                uid,
+                annotations,
+            } => {
+                let patch = json!({ "metadata": { "uid": uid, "annotations": annotations } });
+                patched(&self.pods, name, Patch::Merge(patch), "annotate pod").await
+            }
             StatefulSetAction::DeletePod { name, uid } => {
                 let deleted =
                     guarded_writes::delete(&self.pods, name, Delete::of_uid(uid.clone())).await;

@@ -51,6 +51,7 @@ pub const ALL: &[Target] = &[
     texts::QUANTITY,
     texts::SCHEDULE,
     texts::REQUEST,
+    texts::GUARD_CHECK,
     texts::SNAPSHOT_HANDLE,
     texts::TOKEN,
     wires::SPDY,

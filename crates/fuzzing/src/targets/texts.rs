@@ -11,6 +11,7 @@ use json_tree::json;
 use kube_api_server::decoders;
 use object_model::cron::Schedule;
 use object_model::{FieldSelector, LabelSelector, Quantity};
+use resource_kinds::stateful_set_policy::GuardCheck;
 
 use super::Target;
 
@@ -135,6 +136,34 @@ pub const REQUEST: Target = Target {
             if let Some((name, port)) = decoders::proxied(path) {
                 assert!(!name.contains(':') && !port.contains(':'));
             }
+        }
+    },
+};
+
+pub const GUARD_CHECK: Target = Target {
+    name: "guard-check",
+    seeds: &[
+        br#"{"exec":{"command":["check","-q"]},"container":"db","periodSeconds":5}"#,
+        br#"{"httpGet":{"port":"api","path":"/sync","host":"10.0.0.1"},"failureThreshold":3}"#,
+    ],
+    words: &[
+        "\"tcpSocket\":",
+        "{",
+        "}",
+        "[",
+        "null",
+        "-1",
+        "99999999999",
+        "\"host\":",
+    ],
+    run: |bytes| {
+        if let Some(text) = text(bytes)
+            && let Some(check) = GuardCheck::parse(text)
+        {
+            assert_eq!(GuardCheck::parse(&check.text()), Some(check.clone()));
+            let probe = check.probe();
+            assert!(probe.http_get.is_none_or(|action| action.host.is_none()));
+            assert!(probe.tcp_socket.is_none_or(|action| action.host.is_none()));
         }
     },
 };

@@ -196,6 +196,7 @@ fn running(
         startup: Default::default(),
         liveness: Default::default(),
         readiness: Default::default(),
+        checks: Default::default(),
         stop: None,
         resources: None,
         update: Default::default(),

@@ -31,17 +31,12 @@ impl ProbeCounts {
             ProbeOutcome::Failure(_) => "failed",
             ProbeOutcome::Error(_) => "unknown",
         };
-        let kind = match kind {
-            ProbeKind::Startup => "Startup",
-            ProbeKind::Liveness => "Liveness",
-            ProbeKind::Readiness => "Readiness",
-        };
         let labels = vec![
             ("container", container.to_owned()),
             ("namespace", pod.namespace().to_owned()),
             ("pod", pod.name().to_owned()),
             ("pod_uid", pod.uid.to_string()),
-            ("probe_type", kind.to_owned()),
+            ("probe_type", kind.word().to_owned()),
             ("result", result.to_owned()),
         ];
         let mut by_pod = self.by_pod.lock().unwrap_or_else(PoisonError::into_inner);

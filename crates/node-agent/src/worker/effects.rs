@@ -1,5 +1,6 @@
 //! Execution of the planner's actions: each action is recorded before it starts.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -371,16 +372,13 @@ impl Worker {
     fn probe(&mut self, name: String, kind: ProbeKind) {
         let now = self.context.node.clock.instant();
         if let Some(running) = self.running(&name) {
-            match kind {
-                ProbeKind::Startup => running.startup.begin(now),
-                ProbeKind::Liveness => running.liveness.begin(now),
-                ProbeKind::Readiness => running.readiness.begin(now),
-            }
+            running.probe_mut(kind).begin(now);
         }
         let Some((target, id)) = self.probe_target(&name) else {
             return;
         };
-        let Some(probe) = spec::probe(&target.container, kind).cloned() else {
+        let probe = spec::probe(&self.pod, &target.container, kind).map(Cow::into_owned);
+        let Some(probe) = probe else {
             return;
         };
         let sender = self.sender.clone();

@@ -368,6 +368,7 @@ impl Start {
             startup: Default::default(),
             liveness: Default::default(),
             readiness: Default::default(),
+            checks: Default::default(),
             stop: None,
             resources: Some(Box::new(
                 self.container.resources.clone().unwrap_or_default(),

@@ -401,7 +401,8 @@ impl Worker {
         let Some(container) = self.container(name) else {
             return;
         };
-        let Some(probe) = spec::probe(&container, kind) else {
+        let pod = self.pod.clone();
+        let Some(probe) = spec::probe(&pod, &container, kind) else {
             return;
         };
         let events = self.events.container(&self.pod, name);
@@ -411,12 +412,8 @@ impl Worker {
         };
         counts.probes.count(&identity, name, kind, outcome);
         let started = running.started_at.instant;
-        let record = match kind {
-            ProbeKind::Startup => &mut running.startup,
-            ProbeKind::Liveness => &mut running.liveness,
-            ProbeKind::Readiness => &mut running.readiness,
-        };
-        let is_counted = record.record(kind, probe, started, outcome);
+        let record = running.probe_mut(kind);
+        let is_counted = record.record(kind, &probe, started, outcome);
         match outcome {
             ProbeOutcome::Failure(output) if is_counted => {
                 events.warning("Unhealthy", messages::unhealthy(kind, output));

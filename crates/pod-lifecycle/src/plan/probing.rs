@@ -14,18 +14,14 @@ pub(crate) fn ask(
     running: &Running,
     kind: ProbeKind,
 ) {
-    let Some(probe) = probe(container, kind) else {
+    let Some(probe) = probe(planner.input.pod, container, kind) else {
         return;
     };
-    let record = match kind {
-        ProbeKind::Startup => &running.startup,
-        ProbeKind::Liveness => &running.liveness,
-        ProbeKind::Readiness => &running.readiness,
-    };
+    let record = running.probe(kind);
     if record.in_flight {
         return;
     }
-    let due = record.due(kind, probe, running.started_at.instant);
+    let due = record.due(kind, &probe, running.started_at.instant);
     if due <= planner.now.instant {
         planner.act(LifecycleAction::Probe {
             container: container.name.clone(),

@@ -5,6 +5,7 @@
 //! a sidecar has started (statefulset.md §12.2, §12.3). Main containers start together.
 
 use k8s_openapi::api::core::v1::Container;
+use resource_kinds::stateful_set_policy::CheckKind;
 
 use super::action::LifecycleAction;
 use super::planner::{Planner, deadline};
@@ -341,6 +342,9 @@ fn watch(planner: &mut Planner<'_>, (kind, container): (Kind, &Container), runni
     if started {
         ask(planner, container, running, ProbeKind::Liveness);
         ask(planner, container, running, ProbeKind::Readiness);
+        for kind in CheckKind::ALL {
+            ask(planner, container, running, ProbeKind::Guard(kind));
+        }
     } else {
         planner.wait(name, "startup probe");
         ask(planner, container, running, ProbeKind::Startup);

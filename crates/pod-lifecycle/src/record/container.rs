@@ -1,12 +1,14 @@
 //! The record of one container: its present or last instance, its delays and its image.
 
 use k8s_openapi::api::core::v1::{Container, ResourceRequirements};
+use resource_kinds::stateful_set_policy::CheckKind;
 use serde::{Deserialize, Serialize};
 
 use super::backoff::Backoff;
 use super::probes::ProbeRecord;
 use super::resize::ResourceUpdate;
 use crate::monotonic::{Instant, Moment};
+use crate::spec::ProbeKind;
 
 /// The record of one container.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -92,6 +94,9 @@ pub struct Running {
     pub liveness: ProbeRecord,
     #[serde(default)]
     pub readiness: ProbeRecord,
+    /// The checks of a guard, which few pods have.
+    #[serde(default)]
+    pub checks: Box<GuardChecks>,
     /// The progress of the termination; `None` before it starts.
     pub stop: Option<Stop>,
     /// The applied resources; `None` if unknown.
@@ -103,6 +108,48 @@ pub struct Running {
     /// The pod-level resources at the start of the instance; `None` if unknown.
     #[serde(default)]
     pub of_pod: Option<Box<ResourceRequirements>>,
+}
+
+/// The states of the checks of a guard in one instance.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct GuardChecks {
+    pub health: ProbeRecord,
+    pub recovery: ProbeRecord,
+}
+
+impl Running {
+    /// The state of a probe.
+    pub fn probe(&self, kind: ProbeKind) -> &ProbeRecord {
+        match kind {
+            ProbeKind::Startup => &self.startup,
+            ProbeKind::Liveness => &self.liveness,
+            ProbeKind::Readiness => &self.readiness,
+            ProbeKind::Guard(CheckKind::Health) => &self.checks.health,
+            ProbeKind::Guard(CheckKind::Recovery) => &self.checks.recovery,
+        }
+    }
+
+    /// The state of a probe, for a change.
+    pub fn probe_mut(&mut self, kind: ProbeKind) -> &mut ProbeRecord {
+        match kind {
+            ProbeKind::Startup => &mut self.startup,
+            ProbeKind::Liveness => &mut self.liveness,
+            ProbeKind::Readiness => &mut self.readiness,
+            ProbeKind::Guard(CheckKind::Health) => &mut self.checks.health,
+            ProbeKind::Guard(CheckKind::Recovery) => &mut self.checks.recovery,
+        }
+    }
+
+    /// The states of all probes.
+    pub(super) fn probes(&mut self) -> [&mut ProbeRecord; 5] {
+        [
+            &mut self.startup,
+            &mut self.liveness,
+            &mut self.readiness,
+            &mut self.checks.health,
+            &mut self.checks.recovery,
+        ]
+    }
 }
 
 /// The user and groups of a process.
@@ -333,11 +380,7 @@ impl ContainerRecord {
         }
         self.abandon_start();
         if let Instance::Running(running) = &mut self.instance {
-            for probe in [
-                &mut running.startup,
-                &mut running.liveness,
-                &mut running.readiness,
-            ] {
+            for probe in running.probes() {
                 probe.in_flight = false;
             }
             if running.post_start == Hook::Running {

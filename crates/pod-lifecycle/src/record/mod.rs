@@ -189,11 +189,7 @@ impl PodRecord {
         let mut record = self.clone();
         for container in record.containers.values_mut() {
             if let Instance::Running(running) = &mut container.instance {
-                for probe in [
-                    &mut running.startup,
-                    &mut running.liveness,
-                    &mut running.readiness,
-                ] {
+                for probe in running.probes() {
                     *probe = ProbeRecord {
                         verdict: probe.verdict,
                         ..ProbeRecord::default()

@@ -13,16 +13,23 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use resource_kinds::reasons::pod_condition::{HEALTHY, RECOVERED};
+use resource_kinds::stateful_set_policy::CheckKind;
+
 use crate::input::PodInput;
 use crate::monotonic::Moment;
+use crate::record::probes::ProbeVerdict;
 use crate::record::{Instance, PodRecord, Sandbox};
 use crate::resources::qos::qos_class;
-use crate::spec::{Kind, ephemeral_containers, init_containers, init_kind, uses_host_network};
+use crate::spec::{
+    Kind, ProbeKind, ephemeral_containers, guard_check, init_containers, init_kind,
+    uses_host_network,
+};
 use container_status::{StatusInput, container_status};
 use phase::{FinalStatus, PhaseInput};
 
 /// Condition types that the node agent sets.
-pub const OWN_CONDITIONS: [&str; 8] = [
+pub const OWN_CONDITIONS: [&str; 10] = [
     "PodReadyToStartContainers",
     "Initialized",
     "Ready",
@@ -31,6 +38,8 @@ pub const OWN_CONDITIONS: [&str; 8] = [
     PENDING,
     IN_PROGRESS,
     RESTARTING,
+    HEALTHY,
+    RECOVERED,
 ];
 
 /// The condition of a pod whose requested resources the node cannot allocate now.
@@ -255,6 +264,7 @@ fn conditions(
     }
     conditions.extend(resize_conditions(input, now));
     conditions.extend(restarting(input, now));
+    conditions.extend(guard_conditions(input, spec, now));
     let failure = input.record.failure.as_ref();
     if let Some(failure) = failure.filter(|failure| failure.disrupts) {
         conditions.retain(|condition| condition.type_ != DISRUPTION_TARGET);
@@ -295,6 +305,28 @@ fn resize_conditions(input: &PodInput<'_>, now: Timestamp) -> Vec<PodCondition> 
             ..condition(input, type_, finding, now)
         })
         .collect()
+}
+
+/// The results of the checks of a guard; none for a pod without checks.
+fn guard_conditions(input: &PodInput<'_>, spec: &PodSpec, now: Timestamp) -> Vec<PodCondition> {
+    let result = |kind: CheckKind| {
+        let check = guard_check(input.pod, kind)?;
+        let mut containers = spec.containers.iter().map(|container| &container.name);
+        let name = containers.find(|name| check.runs_in(name, &spec.containers));
+        let record = name.and_then(|name| input.record.containers.get(name));
+        let verdict = match record.map(|record| &record.instance) {
+            Some(Instance::Running(running)) => running.probe(ProbeKind::Guard(kind)).verdict,
+            _ => ProbeVerdict::Unknown,
+        };
+        let finding = match verdict {
+            ProbeVerdict::Success => Finding::holds(),
+            ProbeVerdict::Failure => Finding::fails("CheckFailed", None),
+            ProbeVerdict::Unknown if name.is_none() => Finding::fails("NoContainer", None),
+            ProbeVerdict::Unknown => Finding::fails("CheckPending", None),
+        };
+        Some(condition(input, kind.condition(), finding, now))
+    };
+    CheckKind::ALL.into_iter().filter_map(result).collect()
 }
 
 /// The condition whether all containers are being restarted; `None` for a pod that has never restarted

@@ -488,6 +488,7 @@ impl Harness {
             startup: ProbeRecord::default(),
             liveness: ProbeRecord::default(),
             readiness: ProbeRecord::default(),
+            checks: Default::default(),
             stop: None,
             resources,
             update: ResourceUpdate::None,
@@ -528,15 +529,13 @@ impl Harness {
         let outcome = outcome.unwrap_or(ProbeOutcome::Success);
         let spec = self.pod.spec.clone().unwrap();
         let (_, container) = spec::find(&spec, name).unwrap();
-        let probe = spec::probe(&container, kind).unwrap().clone();
+        let probe = spec::probe(&self.pod, &container, kind)
+            .unwrap()
+            .into_owned();
         let now = self.now.instant;
         let running = self.running(name).unwrap();
         let started = running.started_at.instant;
-        let record = match kind {
-            ProbeKind::Startup => &mut running.startup,
-            ProbeKind::Liveness => &mut running.liveness,
-            ProbeKind::Readiness => &mut running.readiness,
-        };
+        let record = running.probe_mut(kind);
         record.begin(now);
         record.record(kind, &probe, started, &outcome);
     }

@@ -7,6 +7,7 @@ mod ephemeral;
 mod extreme_numbers;
 mod failure;
 mod grace;
+mod guard_checks;
 mod harness;
 mod images;
 mod lifecycle;

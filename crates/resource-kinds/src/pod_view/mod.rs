@@ -19,14 +19,18 @@ use object_model::{ObjectIdentity, ObjectKey, Quantity, ResourceVersion, Uid};
 
 pub use sharing::Sharing;
 
-use crate::well_known::annotations::{ENDS_WITH_LEASE, POD_DELETION_COST};
+use crate::well_known::annotations::{
+    ENDS_WITH_LEASE, HEALTH_CHECK, POD_DELETION_COST, RECOVERY_CHECK,
+};
 use crate::well_known::labels::{
     JOB_COMPLETION_INDEX, JOB_INDEX_FAILURES, JOB_INDEX_IGNORED_FAILURES,
 };
 
 /// The annotations that a view contains.
-pub const ANNOTATIONS: [&str; 5] = [
+pub const ANNOTATIONS: [&str; 7] = [
     ENDS_WITH_LEASE,
+    HEALTH_CHECK,
+    RECOVERY_CHECK,
     POD_DELETION_COST,
     JOB_COMPLETION_INDEX,
     JOB_INDEX_FAILURES,

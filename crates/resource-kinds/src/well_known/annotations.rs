@@ -66,6 +66,10 @@ pub const SCALE_DOWN: &str = "mainstay.dev/scale-down";
 pub const MAX_UNAVAILABLE: &str = "mainstay.dev/max-unavailable";
 /// The purpose of an Eviction by the controller of a set. PodDisruptionBudgets do not hold such an eviction.
 pub const PURPOSE: &str = "mainstay.dev/purpose";
+/// The check of a pod's health, from the guard of its set's policy; the node runs it.
+pub const HEALTH_CHECK: &str = "node.mainstay.dev/health-check";
+/// The check whether a pod has recovered, from the guard of its set's policy; the node runs it.
+pub const RECOVERY_CHECK: &str = "node.mainstay.dev/recovery-check";
 /// The node port of the first ordinal, for sets with a node port per pod.
 pub const ORDINAL_NODE_PORT: &str = "mainstay.dev/ordinal-node-port";
 /// Seconds without progress after which a set counts as stalled.

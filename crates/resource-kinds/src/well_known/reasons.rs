@@ -14,6 +14,10 @@ pub mod pod_condition {
     pub const READY: &str = "Ready";
     /// The node cannot grant the requested resources at present.
     pub const RESIZE_PENDING: &str = "PodResizePending";
+    /// The health check of the guard succeeds.
+    pub const HEALTHY: &str = "mainstay.dev/Healthy";
+    /// The recovery check of the guard succeeds.
+    pub const RECOVERED: &str = "mainstay.dev/Recovered";
     /// The pod is about to be deleted because of a disruption.
     pub const DISRUPTION_TARGET: &str = "DisruptionTarget";
     /// The reason of a preempted pod's condition.

@@ -1,11 +1,21 @@
 //! Rules about the guard of a policy (rollouts.md R27, R31).
 
 use object_model::IntOrPercent;
-use resource_kinds::stateful_set_policy::MinHealthy;
+use resource_kinds::pod_view::Condition;
+use resource_kinds::stateful_set_policy::{CheckKind, MinHealthy};
 
 use crate::stateful_set::member::Member;
 use crate::stateful_set::observed::ParsedSet;
 use crate::stateful_set::plan::{StatefulSetAction, StatefulSetPlan};
+
+/// Whether the health check of the set's guard fails in a pod.
+pub(super) fn fails_check(parsed: &ParsedSet<'_>, member: &Member<'_>) -> bool {
+    let policy = parsed.observed.policy.as_ref();
+    let guard = policy.and_then(|policy| policy.spec.guard.as_ref());
+    let kind = CheckKind::Health;
+    let result = member.pod.condition(kind.condition());
+    guard.is_some_and(|guard| guard.check(kind).is_some()) && !result.is_some_and(Condition::holds)
+}
 
 /// A plan deletes a healthy pod of a guarded set only by an eviction, and leaves enough healthy pods.
 pub(super) fn is_kept(
@@ -27,7 +37,13 @@ pub(super) fn is_kept(
         }
         return;
     };
-    let healthy = |member: &Member<'_>| member.ready_since.is_some() && !member.terminating;
+    let passes = |member: &Member<'_>, kind: CheckKind| {
+        let result = member.pod.condition(kind.condition());
+        guard.check(kind).is_none() || result.is_some_and(Condition::holds)
+    };
+    let healthy = |member: &Member<'_>| {
+        member.ready_since.is_some() && !member.terminating && passes(member, CheckKind::Health)
+    };
     let lost: Vec<_> = deleted.iter().filter(|member| healthy(member)).collect();
     if lost.is_empty() {
         return;
@@ -35,6 +51,13 @@ pub(super) fn is_kept(
     let is_lost = |member: &Member<'_>| lost.iter().any(|lost| lost.name() == member.name());
     let members = parsed.members.iter();
     let left = members.filter(|member| healthy(member) && !is_lost(member));
+    if let Some(pod) = left
+        .clone()
+        .find(|member| !passes(member, CheckKind::Recovery))
+    {
+        let pod = pod.name();
+        violations.push(format!("a pod is deleted while {pod} has not recovered"));
+    }
     let left = i64::try_from(left.count()).unwrap_or(i64::MAX);
     let replicas = parsed.spec.replicas;
     let is_enough = match guard.min_healthy {

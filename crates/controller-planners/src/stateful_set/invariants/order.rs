@@ -6,6 +6,7 @@ use super::super::member::{Member, Phase};
 use super::super::observed::{ParsedSet, Strategy};
 use super::super::options::{ScaleDown, StuckRollout};
 use super::super::scale::end_of_moment;
+use super::guard::fails_check;
 use super::{Facts, is_updatable, missing};
 
 /// A pod is created only when all lower pods are available, and pods are created one at a time.
@@ -129,7 +130,9 @@ fn desired_pod(
                     .iter()
                     .all(|deleted| deleted.ordinal != higher.ordinal)
         });
-    if let Some(higher) = left.filter(|_| !member.unavailable()) {
+    // A pod in which the check of the guard fails may go first (rollouts.md R6).
+    let is_down = member.unavailable() || fails_check(parsed, member);
+    if let Some(higher) = left.filter(|_| !is_down) {
         violations.push(format!("{name} is updated before {}", higher.ordinal));
     }
 }

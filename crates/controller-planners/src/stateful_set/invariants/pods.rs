@@ -9,6 +9,7 @@ use super::super::member::{Member, Phase};
 use super::super::observed::Strategy;
 use super::super::options::StuckRollout;
 use super::super::revisions::RevisionName;
+use super::guard::fails_check;
 use super::{Facts, deleted, is_updatable, missing, planned_revision};
 
 /// A pod is created only for a desired ordinal, only once, and never while a pod of its name exists, even if that pod
@@ -141,7 +142,10 @@ pub(super) fn budget_is_respected(facts: &Facts<'_, '_>, violations: &mut Vec<St
         let member = parsed.members.get(ordinal);
         member.is_some_and(|m| !m.unavailable() && update.as_ref() == Some(&m.revision))
     };
-    if disrupted.len() > 1 || !(lowest + 1..parsed.spec.ordinals().end).all(done) {
+    // A pod in which the check of the guard fails may go first (rollouts.md R6).
+    let fails_check = disrupted.iter().any(|member| fails_check(parsed, member));
+    let is_next = fails_check || (lowest + 1..parsed.spec.ordinals().end).all(done);
+    if disrupted.len() > 1 || !is_next {
         violations.push(format!(
             "pod {lowest} is updated before those above it work"
         ));

@@ -21,7 +21,7 @@ pub struct Cluster {
     pub claims: BTreeMap<String, PersistentVolumeClaim>,
     pub revisions: BTreeMap<String, ControllerRevision>,
     pub now: Timestamp,
-    policy: Option<Arc<StatefulSetPolicy>>,
+    pub policy: Option<Arc<StatefulSetPolicy>>,
     /// The writes to pods, in order.
     pub log: Vec<String>,
     uids: u64,
@@ -191,6 +191,18 @@ impl Cluster {
                     .labels
                     .get_or_insert_default()
                     .extend(labels.clone());
+            }
+            StatefulSetAction::AnnotatePod {
+                name, annotations, ..
+            } => {
+                let pod = self.pods.get_mut(name).unwrap();
+                let all = pod.metadata.annotations.get_or_insert_default();
+                for (key, value) in annotations {
+                    match value {
+                        Some(value) => all.insert((*key).to_owned(), value.clone()),
+                        None => all.remove(*key),
+                    };
+                }
             }
             StatefulSetAction::DeletePod { name, uid }
             | StatefulSetAction::EvictPod { name, uid, .. } => {

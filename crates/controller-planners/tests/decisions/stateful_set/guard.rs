@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use controller_planners::stateful_set::{Cause, StatefulSetPlan, plan};
 use jiff::SignedDuration;
+use json_tree::json;
 use k8s_openapi::api::core::v1::PodCondition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -148,4 +149,75 @@ fn an_announced_deletion_counts_for_a_while() {
     cluster.now += SignedDuration::from_mins(2);
     cluster.step();
     assert_eq!(cluster.log, ["-web-2"]);
+}
+
+fn with_checks(cluster: &mut Cluster) {
+    let check = json!({"exec": {"command": ["true"]}});
+    let policy = json!({"metadata": {"name": "p"}, "spec": {"setRef": {"name": "web"},
+        "guard": {"minHealthy": "Quorum", "health": check, "recovered": check}}});
+    cluster.policy = Some(Arc::new(json_tree::from_value(policy).unwrap()));
+}
+
+/// Sets the results of both checks of a pod.
+fn checked(cluster: &mut Cluster, name: &str, healthy: &str, recovered: &str) {
+    let pod = cluster.pods.get_mut(name).unwrap();
+    let conditions = &mut pod.status.as_mut().unwrap().conditions;
+    let conditions = conditions.get_or_insert_default();
+    conditions.retain(|condition| !condition.type_.starts_with("mainstay.dev/"));
+    for (kind, status) in [("Healthy", healthy), ("Recovered", recovered)] {
+        conditions.push(PodCondition {
+            type_: format!("mainstay.dev/{kind}"),
+            status: status.to_owned(),
+            ..PodCondition::default()
+        });
+    }
+}
+
+/// rollouts.md S3, R29: the checks of a guard reach running pods as annotations, and go with the policy.
+#[test]
+fn checks_are_annotations_of_the_pods() {
+    let mut cluster = Cluster::new(&format!("set replicas=3\n{THREE}"));
+    with_checks(&mut cluster);
+    let text = describe(&cluster.step());
+    let annotations = "node.mainstay.dev/health-check node.mainstay.dev/recovery-check";
+    for pod in ["web-0", "web-1", "web-2"] {
+        let line = format!("annotate {pod} {annotations}");
+        assert!(text.contains(&line), "{text}");
+    }
+    assert!(!describe(&cluster.step()).contains("annotate"));
+    cluster.edit(|spec| spec.replicas = Some(4));
+    cluster.step();
+    let created = &cluster.pods["web-3"].metadata.annotations;
+    let check = &created.as_ref().unwrap()["node.mainstay.dev/health-check"];
+    assert_eq!(check, r#"{"exec":{"command":["true"]}}"#);
+    cluster.policy = None;
+    cluster.edit(|spec| spec.replicas = Some(3));
+    let text = describe(&cluster.step());
+    let annotations = "-node.mainstay.dev/health-check -node.mainstay.dev/recovery-check";
+    assert!(
+        text.contains(&format!("annotate web-0 {annotations}")),
+        "{text}"
+    );
+    assert_eq!(cluster.log, ["+web-3:a", "-web-3"]);
+}
+
+/// rollouts.md R29, R30: without results all pods are held; a pod that has not recovered holds the others.
+#[test]
+fn the_next_pod_waits_for_the_checks() {
+    let mut cluster = Cluster::new(&format!("set replicas=3 guard=Quorum\n{THREE}"));
+    with_checks(&mut cluster);
+    cluster.step();
+    for pod in ["web-0", "web-1", "web-2"] {
+        checked(&mut cluster, pod, "True", "True");
+    }
+    checked(&mut cluster, "web-0", "True", "False");
+    cluster.set_image("b");
+    let plan = cluster.step();
+    let text = "the guard of StatefulSetPolicy p holds pod web-2: 2 of 3 pods must stay healthy, \
+                and 3 are; 1 of these has not recovered";
+    assert_eq!(held(&plan), [text], "{}", describe(&plan));
+    // An unhealthy pod goes first (R6, R31).
+    checked(&mut cluster, "web-0", "False", "True");
+    cluster.step();
+    assert_eq!(cluster.log, ["-web-0"]);
 }

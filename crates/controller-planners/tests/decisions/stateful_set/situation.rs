@@ -447,6 +447,15 @@ fn action(action: &StatefulSetAction) -> String {
             }
         }
         StatefulSetAction::LabelPod { name, .. } => format!("label {name}"),
+        StatefulSetAction::AnnotatePod {
+            name, annotations, ..
+        } => {
+            let keys = annotations.iter().map(|(key, value)| match value {
+                Some(_) => (*key).to_owned(),
+                None => format!("-{key}"),
+            });
+            format!("annotate {name} {}", keys.collect::<Vec<_>>().join(" "))
+        }
         StatefulSetAction::DeletePod { name, .. } => format!("delete {name}"),
         StatefulSetAction::EvictPod { name, purpose, .. } => {
             format!("evict {name} for {}", purpose.as_str())

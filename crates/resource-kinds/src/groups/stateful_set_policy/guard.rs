@@ -6,14 +6,77 @@ use object_model::IntOrPercent;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
+use super::check::{CheckKind, GuardCheck};
+
 /// The time for which an eviction counts whose pod is not deleted, as for PodDisruptionBudgets.
 pub const EVICTION_WITHIN: SignedDuration = SignedDuration::from_mins(2);
 
 /// `spec.guard` of a policy.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Guard {
     pub min_healthy: MinHealthy,
+    /// The check that a healthy pod passes, beside its readiness.
+    #[serde(default)]
+    pub health: Option<GuardCheck>,
+    /// The check that all healthy pods pass before the next one is deleted.
+    #[serde(default)]
+    pub recovered: Option<GuardCheck>,
+}
+
+impl Guard {
+    /// The check of this kind.
+    pub fn check(&self, kind: CheckKind) -> Option<&GuardCheck> {
+        match kind {
+            CheckKind::Health => self.health.as_ref(),
+            CheckKind::Recovery => self.recovered.as_ref(),
+        }
+    }
+
+    /// The health of a pod. A pod counts as unhealthy from the write that announces its deletion (rollouts.md R29), for
+    /// [`EVICTION_WITHIN`] if the deletion does not follow. A result that a lost node left behind does not count,
+    /// because the pod is not ready then.
+    pub fn judge(&self, facts: HealthFacts, now: Timestamp) -> PodHealth {
+        let is_present =
+            !facts.is_deleting && facts.counts_again_at().is_none_or(|until| until <= now);
+        let passes = self.health.is_none() || facts.passes_health;
+        if !(is_present && facts.is_ready && passes) {
+            PodHealth::Unhealthy
+        } else if self.recovered.is_some() && !facts.passes_recovery {
+            PodHealth::Recovering
+        } else {
+            PodHealth::Recovered
+        }
+    }
+
+    /// Counts the pods of the desired ordinals of a set.
+    pub fn count(
+        &self,
+        replicas: i64,
+        desired: impl IntoIterator<Item = HealthFacts>,
+        now: Timestamp,
+    ) -> HealthCount {
+        let mut count = HealthCount {
+            healthy: 0,
+            recovering: 0,
+            needed: self.min_healthy.of(replicas),
+            replicas,
+        };
+        for facts in desired {
+            count.add(self.judge(facts, now), 1);
+        }
+        count
+    }
+}
+
+/// The health of a pod for a guard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PodHealth {
+    Unhealthy,
+    /// Healthy, but the recovery check has not succeeded yet.
+    Recovering,
+    /// Healthy, and not recovering.
+    Recovered,
 }
 
 /// The pods of `spec.replicas` that must stay healthy.
@@ -53,24 +116,20 @@ impl<'de> Deserialize<'de> for MinHealthy {
     }
 }
 
-/// The facts of a pod that decide whether the guard counts it as healthy.
+/// The facts of a pod from which a guard judges its health.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HealthFacts {
     pub is_ready: bool,
     pub is_deleting: bool,
     /// The time of its true condition `DisruptionTarget`: the pod is about to be deleted.
     pub disrupted_at: Option<Timestamp>,
+    /// Whether the health check of the guard has succeeded.
+    pub passes_health: bool,
+    /// Whether the recovery check of the guard has succeeded.
+    pub passes_recovery: bool,
 }
 
 impl HealthFacts {
-    /// Whether the pod counts as healthy. A pod counts as unhealthy from the write that announces its deletion
-    /// (rollouts.md R29), for [`EVICTION_WITHIN`] if the deletion does not follow.
-    pub fn is_healthy(self, now: Timestamp) -> bool {
-        self.is_ready
-            && !self.is_deleting
-            && self.counts_again_at().is_none_or(|until| until <= now)
-    }
-
     /// The time at which a pod counts again that was to be deleted, and was not.
     pub fn counts_again_at(self) -> Option<Timestamp> {
         let since = self.disrupted_at?;
@@ -83,6 +142,8 @@ impl HealthFacts {
 pub struct HealthCount {
     /// The healthy pods among the desired ordinals. Surplus pods do not count (rollouts.md R27).
     pub healthy: i64,
+    /// Those of the healthy pods that have not recovered.
+    pub recovering: i64,
     /// The pods that must stay healthy.
     pub needed: i64,
     /// `spec.replicas`: the base never depends on the pods that exist.
@@ -90,27 +151,42 @@ pub struct HealthCount {
 }
 
 impl HealthCount {
-    pub fn new(guard: &Guard, replicas: i64, healthy: usize) -> Self {
-        Self {
-            healthy: i64::try_from(healthy).unwrap_or(i64::MAX),
-            needed: guard.min_healthy.of(replicas),
-            replicas,
+    /// Whether a pod may be deleted now. An unhealthy pod may always go (rollouts.md R31), any other pod only after all
+    /// others have recovered (R30).
+    pub fn permits(self, health: PodHealth, is_desired: bool) -> bool {
+        let mut rest = self;
+        if is_desired {
+            rest.add(health, -1);
         }
+        health == PodHealth::Unhealthy || (rest.recovering == 0 && rest.healthy >= self.needed)
     }
 
-    /// Whether a pod may be deleted now. A pod that is unhealthy may always go (rollouts.md R31).
-    pub fn permits(self, is_healthy: bool, is_desired: bool) -> bool {
-        !is_healthy || self.healthy - i64::from(is_desired) >= self.needed
+    /// Counts a pod of a desired ordinal, `by` times.
+    pub fn add(&mut self, health: PodHealth, by: i64) {
+        self.healthy += match health {
+            PodHealth::Unhealthy => 0,
+            PodHealth::Recovering | PodHealth::Recovered => by,
+        };
+        self.recovering += match health {
+            PodHealth::Recovering => by,
+            PodHealth::Unhealthy | PodHealth::Recovered => 0,
+        };
     }
 
     /// The text for users: `2 of 3 pods must stay healthy, and 2 are`.
     pub fn text(self) -> String {
         let Self {
             healthy,
+            recovering,
             needed,
             replicas,
         } = self;
-        format!("{needed} of {replicas} pods must stay healthy, and {healthy} are")
+        let text = format!("{needed} of {replicas} pods must stay healthy, and {healthy} are");
+        match recovering {
+            0 => text,
+            1 => text + "; 1 of these has not recovered",
+            many => format!("{text}; {many} of these have not recovered"),
+        }
     }
 }
 
@@ -147,51 +223,94 @@ mod tests {
         }
     }
 
+    fn guard(checks: json_tree::Value) -> Guard {
+        let mut guard = checks;
+        guard["minHealthy"] = json!("Quorum");
+        json_tree::from_value(guard).unwrap()
+    }
+
+    const READY: HealthFacts = HealthFacts {
+        is_ready: true,
+        is_deleting: false,
+        disrupted_at: None,
+        passes_health: false,
+        passes_recovery: false,
+    };
+
     /// rollouts.md R29: a pod is unhealthy from the write that announces its deletion.
     #[test]
     fn an_announced_deletion_counts() {
         let now = Timestamp::from_second(10_000).unwrap();
-        let ago = |seconds| Some(now - SignedDuration::from_secs(seconds));
-        let ready = HealthFacts {
-            is_ready: true,
-            ..HealthFacts::default()
+        let guard = guard(json!({}));
+        let is_healthy = |facts| guard.judge(facts, now) == PodHealth::Recovered;
+        let disrupted = |seconds| HealthFacts {
+            disrupted_at: Some(now - SignedDuration::from_secs(seconds)),
+            ..READY
         };
-        let disrupted = |disrupted_at| HealthFacts {
-            disrupted_at,
-            ..ready
-        };
-        assert!(ready.is_healthy(now));
-        assert!(!HealthFacts::default().is_healthy(now));
-        assert!(!disrupted(ago(0)).is_healthy(now));
-        assert!(!disrupted(ago(119)).is_healthy(now));
-        assert!(disrupted(ago(120)).is_healthy(now));
-        let deleting = HealthFacts {
+        assert!(is_healthy(READY));
+        assert!(!is_healthy(HealthFacts::default()));
+        assert!(!is_healthy(disrupted(0)));
+        assert!(!is_healthy(disrupted(119)));
+        assert!(is_healthy(disrupted(120)));
+        assert!(!is_healthy(HealthFacts {
             is_deleting: true,
-            ..ready
+            ..READY
+        }));
+    }
+
+    /// rollouts.md R29, R30: both checks count beside the readiness of the pod.
+    #[test]
+    fn checks_count_beside_readiness() {
+        let now = Timestamp::UNIX_EPOCH;
+        let check = json!({"exec": {"command": ["true"]}});
+        let guard = guard(json!({"health": check, "recovered": check}));
+        let health = |is_ready, passes_health, passes_recovery| {
+            let facts = HealthFacts {
+                is_ready,
+                passes_health,
+                passes_recovery,
+                ..HealthFacts::default()
+            };
+            guard.judge(facts, now)
         };
-        assert!(!deleting.is_healthy(now));
+        assert_eq!(health(true, false, true), PodHealth::Unhealthy);
+        // The results that a lost node left behind.
+        assert_eq!(health(false, true, true), PodHealth::Unhealthy);
+        assert_eq!(health(true, true, false), PodHealth::Recovering);
+        assert_eq!(health(true, true, true), PodHealth::Recovered);
     }
 
     /// rollouts.md R27, R31
     #[test]
     fn a_guard_holds_the_last_needed_pods() {
-        let guard = Guard {
-            min_healthy: MinHealthy::Quorum,
-        };
-        let permits = |healthy, is_healthy, is_desired| {
-            HealthCount::new(&guard, 3, healthy).permits(is_healthy, is_desired)
-        };
-        assert!(permits(3, true, true));
-        assert!(!permits(2, true, true));
-        assert!(permits(2, false, true), "an unhealthy pod may go");
+        let guard = guard(json!({}));
+        let count = |healthy| guard.count(3, vec![READY; healthy], Timestamp::UNIX_EPOCH);
+        let (healthy, unhealthy) = (PodHealth::Recovered, PodHealth::Unhealthy);
+        assert!(count(3).permits(healthy, true));
+        assert!(!count(2).permits(healthy, true));
+        assert!(count(2).permits(unhealthy, true), "an unhealthy pod may go");
         assert!(
-            permits(2, true, false),
+            count(2).permits(healthy, false),
             "a surplus pod is no part of the quorum"
         );
-        assert!(!permits(1, true, false));
-        assert_eq!(
-            HealthCount::new(&guard, 3, 2).text(),
-            "2 of 3 pods must stay healthy, and 2 are"
-        );
+        assert!(!count(1).permits(healthy, false));
+        assert_eq!(count(2).text(), "2 of 3 pods must stay healthy, and 2 are");
+    }
+
+    /// rollouts.md R30: the next pod waits until all others have recovered.
+    #[test]
+    fn the_next_pod_waits_for_the_recovery_of_the_others() {
+        let guard = guard(json!({"recovered": {"exec": {"command": ["true"]}}}));
+        let recovered = HealthFacts {
+            passes_recovery: true,
+            ..READY
+        };
+        let count = guard.count(3, [READY, recovered, recovered], Timestamp::UNIX_EPOCH);
+        assert!(!count.permits(PodHealth::Recovered, true));
+        assert!(!count.permits(PodHealth::Recovered, false));
+        assert!(count.permits(PodHealth::Recovering, true));
+        assert!(count.permits(PodHealth::Unhealthy, true));
+        let text = "2 of 3 pods must stay healthy, and 3 are; 1 of these has not recovered";
+        assert_eq!(count.text(), text);
     }
 }

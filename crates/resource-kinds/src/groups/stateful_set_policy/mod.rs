@@ -2,6 +2,7 @@
 //! (`docs/contract/rollouts.md`). The kind is a custom resource: a new cluster contains its CustomResourceDefinition,
 //! and other clusters accept the same definition.
 
+mod check;
 mod guard;
 
 use std::collections::BTreeMap;
@@ -13,7 +14,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use object_model::LabelSelector;
 use serde::{Deserialize, Serialize};
 
-pub use guard::{EVICTION_WITHIN, Guard, HealthCount, HealthFacts, MinHealthy};
+pub use check::{CheckKind, GuardCheck};
+pub use guard::{EVICTION_WITHIN, Guard, HealthCount, HealthFacts, MinHealthy, PodHealth};
 
 pub const GROUP: &str = "apps.mainstay.dev";
 const API_VERSION: &str = "apps.mainstay.dev/v1alpha1";

@@ -437,6 +437,10 @@ const TABLE: &[(&str, InputSource)] = &[
         "resource-kinds/src/groups/stateful_set_policy/mod.rs",
         ByOurs("part of the program"),
     ),
+    (
+        "resource-kinds/src/groups/stateful_set_policy/check.rs",
+        ByStrangers(&["guard-check"]),
+    ),
     ("csi-client/src/messages.rs", ByStrangers(&["csi-answers"])),
     (
         "etcd-store/src/messages.rs",

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use json_tree::Value;
 use object_model::{Cause, Status, StatusDetails, StatusReason};
 use resource_kinds::stateful_set_policy::{
-    GROUP, HealthCount, HealthFacts, PLURAL, StatefulSetPolicy, in_force,
+    CheckKind, GROUP, Guard, HealthCount, HealthFacts, PLURAL, StatefulSetPolicy, in_force,
 };
 
 use crate::objects::metadata;
@@ -30,16 +30,14 @@ pub(super) fn check(
         turn.take(reads);
     }
     let pods = reads.list_with("", "pods", namespace, &[&set.uid]);
-    let healthy = pods.iter().filter(|pod| {
+    let desired = pods.iter().filter(|pod| {
         let owner = set_of(pod);
-        owner.is_some_and(|(_, uid)| uid == set.uid)
-            && set.desires(pod)
-            && health(pod).is_healthy(now)
+        owner.is_some_and(|(_, uid)| uid == set.uid) && set.desires(pod)
     });
-    let count = set.count(healthy.count());
-    match count.permits(health(pod).is_healthy(now), set.desires(pod)) {
+    let count = set.guard.count(set.replicas, desired.map(facts), now);
+    match count.permits(set.guard.judge(facts(pod), now), set.desires(pod)) {
         true => Ok(()),
-        false => Err(refused(set.policy.name(), count)),
+        false => Err(refused(&set.policy, count)),
     }
 }
 
@@ -49,7 +47,9 @@ struct GuardedSet {
     uid: String,
     start: i64,
     replicas: i64,
-    policy: StatefulSetPolicy,
+    /// The name of the policy.
+    policy: String,
+    guard: Guard,
 }
 
 impl GuardedSet {
@@ -78,17 +78,18 @@ impl GuardedSet {
         });
         let decoded: Result<Vec<StatefulSetPolicy>, Status> =
             policies.into_iter().map(decoded).collect();
-        let policy = in_force(name, labels.as_ref(), decoded?);
+        let Some(policy) = in_force(name, labels.as_ref(), decoded?) else {
+            return Ok(None);
+        };
         let number = |value: &Value, default| value.as_i64().unwrap_or(default);
-        Ok(policy
-            .filter(|policy| policy.spec.guard.is_some())
-            .map(|policy| Self {
-                name: name.to_owned(),
-                uid: uid.to_owned(),
-                start: number(&set["spec"]["ordinals"]["start"], 0),
-                replicas: number(&set["spec"]["replicas"], 1),
-                policy,
-            }))
+        Ok(policy.spec.guard.clone().map(|guard| Self {
+            name: name.to_owned(),
+            uid: uid.to_owned(),
+            start: number(&set["spec"]["ordinals"]["start"], 0),
+            replicas: number(&set["spec"]["replicas"], 1),
+            policy: policy.name().to_owned(),
+            guard,
+        }))
     }
 
     /// Whether the ordinal of a pod is one of the desired ordinals.
@@ -96,18 +97,6 @@ impl GuardedSet {
         let ordinal = metadata::text(pod, "name").strip_prefix(self.name.as_str());
         let ordinal = ordinal.and_then(|rest| rest.strip_prefix('-')?.parse::<i64>().ok());
         ordinal.is_some_and(|ordinal| (self.start..self.start + self.replicas).contains(&ordinal))
-    }
-
-    fn count(&self, healthy: usize) -> HealthCount {
-        let guard = self.policy.spec.guard.as_ref();
-        guard.map_or(
-            HealthCount {
-                healthy: 0,
-                needed: 0,
-                replicas: self.replicas,
-            },
-            |guard| HealthCount::new(guard, self.replicas, healthy),
-        )
     }
 }
 
@@ -129,7 +118,7 @@ fn set_of(pod: &Value) -> Option<(&str, &str)> {
     is_set.then_some((owner["name"].as_str()?, owner["uid"].as_str()?))
 }
 
-fn health(pod: &Value) -> HealthFacts {
+fn facts(pod: &Value) -> HealthFacts {
     let conditions = pod["status"]["conditions"].as_array();
     let holds = |kind: &str| {
         let mut conditions = conditions.into_iter().flatten();
@@ -140,6 +129,8 @@ fn health(pod: &Value) -> HealthFacts {
         is_ready: holds("Ready").is_some(),
         is_deleting: metadata::is_deleting(pod),
         disrupted_at: holds("DisruptionTarget").and_then(time),
+        passes_health: holds(CheckKind::Health.condition()).is_some(),
+        passes_recovery: holds(CheckKind::Recovery.condition()).is_some(),
     }
 }
 
