@@ -234,7 +234,7 @@ fn pack(root: &Path) -> Vec<u8> {
     output.stdout
 }
 
-/// Compresses with `gzip`, because the libraries of the tests are not optimised.
+/// Compresses with `gzip`, because the libraries of the tests are optimised little.
 fn compress(plain: &[u8]) -> Vec<u8> {
     let mut gzip = Command::new("gzip");
     gzip.args(["-1", "-n"]);

@@ -416,11 +416,21 @@ fn without_a_mistake_nothing_is_changed() {
     );
 }
 
+/// A guarded set whose template changes while a user evicts a pod.
+fn guarded() -> World {
+    let budget = Budget {
+        edits: 1,
+        faults: 1,
+        ..Budget::default()
+    };
+    small("guard", budget)
+}
+
 /// rollouts.md R28: two gates; an eviction that does not count in its transaction uses a healthy pod twice.
 #[test]
 fn an_eviction_by_an_old_view_is_detected() {
     check_detects(
-        world("guard"),
+        guarded(),
         without_guard(|guards| guards.eviction_counts = false),
         "fewer healthy pods than the guard demands",
     );
@@ -442,7 +452,7 @@ fn an_update_past_the_gate_is_detected() {
         ..with_plan(plan)
     };
     check_detects(
-        world("guard"),
+        guarded(),
         seeded,
         "fewer healthy pods than the guard demands",
     );

@@ -39,9 +39,7 @@ impl PlanGuard {
             guard,
         })
     }
-}
 
-impl PlanGuard {
     /// Whether the health check of the guard fails in the pod.
     pub fn fails_check(&self, member: &Member<'_>) -> bool {
         self.guard.health.is_some() && !facts(member).passes_health

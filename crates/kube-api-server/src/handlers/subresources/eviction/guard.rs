@@ -12,8 +12,8 @@ use crate::objects::metadata;
 use crate::objects::storage::SyncReads;
 use crate::objects::write_turn::WriteTurn;
 
-/// Checks that the guard of the pod's set permits the eviction. The turn is taken before the pods are counted, so that
-/// two evictions never use the same healthy pod.
+/// Checks that the guard of the pod's set permits the eviction; returns whether the set has a guard. The turn is taken
+/// before the pods are counted, so that two evictions never use the same healthy pod.
 ///
 /// *Errors.* 429 if the guard holds the pod; 500 if the policies cannot be read.
 pub(super) fn check(
@@ -22,9 +22,9 @@ pub(super) fn check(
     namespace: &str,
     pod: &Value,
     now: Timestamp,
-) -> Result<(), Status> {
+) -> Result<bool, Status> {
     let Some(set) = GuardedSet::of(reads, namespace, pod)? else {
-        return Ok(());
+        return Ok(false);
     };
     if let Some(turn) = turn {
         turn.take(reads);
@@ -36,7 +36,7 @@ pub(super) fn check(
     });
     let count = set.guard.count(set.replicas, desired.map(facts), now);
     match count.permits(set.guard.judge(facts(pod), now), set.desires(pod)) {
-        true => Ok(()),
+        true => Ok(true),
         false => Err(refused(&set.policy, count)),
     }
 }

@@ -170,10 +170,10 @@ async fn remove(
                 return Err(request.resource.conflict(request.name, text));
             }
             let now = Timestamp::now();
-            reading(writer.objects, |reads| {
+            let is_guarded = reading(writer.objects, |reads| {
                 guard::check(reads, Some(&turn), request.namespace, pod, now)
             })?;
-            let mut marked = marked(pod, now);
+            let mut marked = marked(pod, is_guarded, now);
             if let Some(version) = &version {
                 metadata::of(&mut marked)
                     .insert("resourceVersion".to_owned(), version.clone().into());
@@ -196,18 +196,19 @@ async fn remove(
 }
 
 /// The pod with the condition `DisruptionTarget`.
-fn marked(pod: &Value, now: Timestamp) -> Value {
+fn marked(pod: &Value, is_guarded: bool, now: Timestamp) -> Value {
     let mut pod = pod.clone();
     let conditions = &mut pod["status"]["conditions"];
     if !conditions.is_array() {
         *conditions = json!([]);
     }
     if let Value::Array(list) = conditions {
-        // The condition of an eviction that was not followed by a deletion is set again, because its time counts.
+        // For a guard, the condition of an eviction that no deletion followed is set again, because its time counts.
         let is_recent = |condition: &Value| {
             let since = condition["lastTransitionTime"].as_str();
             let since = since.and_then(|text| text.parse::<Timestamp>().ok());
-            since.is_some_and(|since| now.duration_since(since) < EVICTION_WITHIN / 2)
+            !is_guarded
+                || since.is_some_and(|since| now.duration_since(since) < EVICTION_WITHIN / 2)
         };
         let there = list
             .iter()
