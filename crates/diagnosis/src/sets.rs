@@ -474,12 +474,16 @@ impl<'e> View<'e> {
         }
     }
 
-    /// Adds the first desired pod that is not healthy; returns whether there is one.
-    fn unhealthy_pod(&self, builder: &mut ChainBuilder<'_>) -> bool {
-        let mut pods = self.observed.pods.iter().filter(|pod| {
+    fn desired_pods(&self) -> impl Iterator<Item = &Arc<PodView>> {
+        self.observed.pods.iter().filter(|pod| {
             let ordinal = identity::ordinal(self.name, &pod.name);
             ordinal.is_some_and(|ordinal| wants(self.set, ordinal))
-        });
+        })
+    }
+
+    /// Adds the first desired pod that is not healthy; returns whether there is one.
+    fn unhealthy_pod(&self, builder: &mut ChainBuilder<'_>) -> bool {
+        let mut pods = self.desired_pods();
         let unhealthy = pods.find(|pod| pod_lifecycle::diagnosis::pod(pod).is_some());
         if let Some(pod) = unhealthy {
             builder.pod(pod);
@@ -489,26 +493,20 @@ impl<'e> View<'e> {
 
     /// Adds the first desired pod in which a check of the guard fails; returns whether there is one.
     fn failing_check(&self, builder: &mut ChainBuilder<'_>) -> bool {
-        for pod in &self.observed.pods {
-            let ordinal = identity::ordinal(self.name, &pod.name);
-            if !ordinal.is_some_and(|ordinal| wants(self.set, ordinal)) {
-                continue;
-            }
-            for kind in CheckKind::ALL {
-                let result = pod.condition(kind.condition());
-                let Some(result) = result.filter(|result| !result.holds()) else {
-                    continue;
-                };
-                let reason = result.reason().unwrap_or("CheckPending").to_owned();
-                let message = format!("{} is not True: {reason}", kind.condition());
-                let object = self.observed.object("Pod", &pod.name);
-                builder.link(object, "CheckFailed", message, result.since);
-                let describe = format!("describe pod {}", pod.name);
-                let describe = text::kubectl(&pod.namespace, &describe);
-                builder.remedy(format!("the check has to succeed; its output: {describe}"));
-                return true;
-            }
-        }
-        false
+        let failing = self.desired_pods().find_map(|pod| {
+            let results = CheckKind::ALL.map(|kind| pod.condition(kind.condition()));
+            let mut results = results.into_iter().flatten();
+            Some((pod, results.find(|result| !result.holds())?))
+        });
+        let Some((pod, result)) = failing else {
+            return false;
+        };
+        let reason = result.reason().unwrap_or("CheckPending");
+        let message = format!("{} is not True: {reason}", result.kind());
+        let object = self.observed.object("Pod", &pod.name);
+        builder.link(object, "CheckFailed", message, result.since);
+        let describe = text::kubectl(&pod.namespace, &format!("describe pod {}", pod.name));
+        builder.remedy(format!("the check has to succeed; its output: {describe}"));
+        true
     }
 }

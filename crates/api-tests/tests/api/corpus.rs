@@ -3,9 +3,8 @@
 
 use json_tree::{Value, json};
 
-use crate::harness::{Api, ApiResponse};
+use crate::harness::{Api, ApiResponse, DEFINITIONS};
 
-const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const SAMPLES: &str = "/apis/corpus.example.org/v1/namespaces/default/samples";
 const DEFINITION: &str = include_str!("../../corpus/definition.json");
 const VALUES: &str = include_str!("../../corpus/values.jsonl");
@@ -29,15 +28,7 @@ async fn with_samples(formats: &[Value]) -> Api {
         fields[format!("format-{format}")] = json!({"type": "string", "format": format});
     }
     api.create(DEFINITIONS, definition).await;
-    let path = format!("{DEFINITIONS}/samples.corpus.example.org");
-    let mut object = api.get(&path).await.1;
-    let at = "2026-01-01T00:00:00Z";
-    object["status"]["conditions"] = json!([
-        {"type": "NamesAccepted", "status": "True", "lastTransitionTime": at},
-        {"type": "Established", "status": "True", "lastTransitionTime": at}]);
-    object["status"]["acceptedNames"] = object["spec"]["names"].clone();
-    let (code, response) = api.send("PUT", &format!("{path}/status"), object).await;
-    assert_eq!(code, 200, "{response}");
+    api.accept_definition("samples.corpus.example.org").await;
     api
 }
 

@@ -2,9 +2,8 @@
 
 use json_tree::{Value, json};
 
-use crate::harness::{Api, CONFIG_MAPS, Events, config_map};
+use crate::harness::{Api, CONFIG_MAPS, DEFINITIONS, Events, config_map};
 
-const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 pub const POIS: &str = "/apis/example.org/v1/namespaces/default/pois";
 const APPLY: [(&str, &str); 1] = [("content-type", "application/apply-patch+yaml")];
 
@@ -37,17 +36,7 @@ pub async fn define_pois(api: &Api) {
         "spec": {"group": "example.org", "scope": "Namespaced",
             "names": {"plural": "pois", "kind": "Poi"}, "versions": [version]}});
     api.create(DEFINITIONS, definition).await;
-    let path = format!("{DEFINITIONS}/pois.example.org");
-    let mut object = api.get(&path).await.1;
-    let at = "2026-01-01T00:00:00Z";
-    object["status"]["conditions"] = json!([
-        {"type": "NamesAccepted", "status": "True", "lastTransitionTime": at},
-        {"type": "Established", "status": "True", "lastTransitionTime": at}]);
-    object["status"]["acceptedNames"] = object["spec"]["names"].clone();
-    assert_eq!(
-        api.send("PUT", &format!("{path}/status"), object).await.0,
-        200
-    );
+    api.accept_definition("pois.example.org").await;
 }
 
 fn poi(name: &str, metadata: Value, spec: Value) -> Value {

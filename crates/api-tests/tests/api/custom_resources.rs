@@ -4,9 +4,8 @@
 use json_tree::{Value, json};
 use mvcc_store::{Operation, Range, Store, Txn};
 
-use crate::harness::Api;
+use crate::harness::{Api, DEFINITIONS};
 
-const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const BOATS: &str = "/apis/example.org/v1/namespaces/default/boats";
 
 fn definition() -> Value {
@@ -32,19 +31,6 @@ fn version(name: &str, storage: bool) -> Value {
             "status": {"type": "object", "properties": {"crew": {"type": "integer"}}}}}}})
 }
 
-/// Accepts the definition's names, as the controller does.
-async fn accept(api: &Api) {
-    let path = format!("{DEFINITIONS}/boats.example.org/status");
-    let (_, mut object) = api.get(&format!("{DEFINITIONS}/boats.example.org")).await;
-    let at = "2026-01-01T00:00:00Z";
-    object["status"]["conditions"] = json!([
-        {"type": "NamesAccepted", "status": "True", "lastTransitionTime": at},
-        {"type": "Established", "status": "True", "lastTransitionTime": at}]);
-    object["status"]["acceptedNames"] = object["spec"]["names"].clone();
-    let (code, response) = api.send("PUT", &path, object).await;
-    assert_eq!(code, 200, "{response}");
-}
-
 async fn with_boats() -> Api {
     let api = Api::new().await;
     let (code, response) = api.send("POST", DEFINITIONS, definition()).await;
@@ -55,7 +41,7 @@ async fn with_boats() -> Api {
         404,
         "not before its names are accepted"
     );
-    accept(&api).await;
+    api.accept_definition("boats.example.org").await;
     api
 }
 
@@ -300,7 +286,7 @@ async fn the_best_version_is_preferred_whatever_the_definition_has_first() {
     boats["spec"]["versions"] = json!([early, best]);
     let created = api.send("POST", DEFINITIONS, boats).await;
     assert_eq!(created.0, 201, "{created:?}");
-    accept(&api).await;
+    api.accept_definition("boats.example.org").await;
     let group = api.get("/apis/example.org").await.1;
     let order: Vec<_> = group["versions"].as_array().unwrap().iter().collect();
     assert_eq!(
@@ -316,7 +302,7 @@ async fn documents_speak_of_it_at_once() {
     assert!(!api.get("/apis").await.1.to_string().contains("example.org"));
     let before = api.get("/openapi/v3").await.1;
     api.send("POST", DEFINITIONS, definition()).await;
-    accept(&api).await;
+    api.accept_definition("boats.example.org").await;
     let group = api.get("/apis/example.org").await.1;
     assert_eq!(group["preferredVersion"]["version"], "v1");
     let resources = api.get("/apis/example.org/v1").await.1.to_string();

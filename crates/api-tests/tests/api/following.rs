@@ -3,10 +3,9 @@
 use json_tree::{Value, json};
 use mvcc_store::{KeyValue, Operation, Range, Store, Txn};
 
-use crate::harness::{Api, CONFIG_MAPS, config_map};
+use crate::harness::{Api, CONFIG_MAPS, DEFINITIONS, config_map};
 
 const HOOKS: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
-const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
 async fn stored(api: &Api, suffix: &str) -> KeyValue {
     let range = Range {

@@ -169,17 +169,7 @@ impl Api {
         let mut definitions = stateful_set_policy::definitions();
         config.default_objects.append(&mut definitions);
         let api = Self::configured(store, config).await;
-        // The controller accepts the names.
-        let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-        let path = format!("{path}/{}", stateful_set_policy::DEFINITION);
-        let (_, mut object) = api.get(&path).await;
-        let at = "2026-01-01T00:00:00Z";
-        object["status"]["conditions"] = json!([
-            {"type": "NamesAccepted", "status": "True", "lastTransitionTime": at},
-            {"type": "Established", "status": "True", "lastTransitionTime": at}]);
-        object["status"]["acceptedNames"] = object["spec"]["names"].clone();
-        let (code, response) = api.send("PUT", &format!("{path}/status"), object).await;
-        assert_eq!(code, 200, "{response}");
+        api.accept_definition(stateful_set_policy::DEFINITION).await;
         api
     }
 
@@ -319,6 +309,19 @@ impl Api {
         value
     }
 
+    /// Accepts the names of a CustomResourceDefinition, as the controller does.
+    pub async fn accept_definition(&self, name: &str) {
+        let path = format!("{DEFINITIONS}/{name}");
+        let (_, mut object) = self.get(&path).await;
+        let at = "2026-01-01T00:00:00Z";
+        object["status"]["conditions"] = json!([
+            {"type": "NamesAccepted", "status": "True", "lastTransitionTime": at},
+            {"type": "Established", "status": "True", "lastTransitionTime": at}]);
+        object["status"]["acceptedNames"] = object["spec"]["names"].clone();
+        let (code, response) = self.send("PUT", &format!("{path}/status"), object).await;
+        assert_eq!(code, 200, "{response}");
+    }
+
     /// Replaces the stored text of the only object whose key ends with `suffix`, without a request.
     pub async fn rewrite_stored(&self, suffix: &str, change: impl Fn(&str) -> String) {
         let all = Range {
@@ -349,6 +352,7 @@ impl Api {
     }
 }
 
+pub const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 pub const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 pub const PODS: &str = "/api/v1/namespaces/default/pods";
 pub const SETS: &str = "/apis/apps/v1/namespaces/default/statefulsets";

@@ -15,13 +15,12 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use object_model::{IncompleteMetadata, IntOrPercent, LabelSelector, Uid};
 use resource_kinds::MetadataIdentity;
 use resource_kinds::pod_view::PodView;
+use resource_kinds::stateful_set_policy::EVICTION_WITHIN;
 use thiserror::Error;
 
 use crate::batching::WriteUrgency;
 use crate::pod_set::{PodState, state};
 
-/// The time for which an eviction counts whose pod is not deleted.
-const EVICTION_WITHIN: SignedDuration = SignedDuration::from_mins(2);
 const ALLOWED: &str = "DisruptionAllowed";
 
 /// The observed state of one PodDisruptionBudget.

@@ -60,10 +60,8 @@ fn facts(member: &Member<'_>) -> HealthFacts {
 
 /// The checks that the node runs in the set's pods, by their annotation; `None` removes one.
 pub(super) fn checks(observed: &Observed) -> [(&'static str, Option<String>); 2] {
-    let policy = observed.policy.as_ref();
-    let guard = policy.and_then(|policy| policy.spec.guard.as_ref());
     CheckKind::ALL.map(|kind| {
-        let check = guard.and_then(|guard| guard.check(kind));
+        let check = observed.guard().and_then(|guard| guard.check(kind));
         (kind.annotation(), check.map(GuardCheck::text))
     })
 }

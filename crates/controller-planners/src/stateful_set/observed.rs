@@ -14,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use object_model::{IncompleteMetadata, IntOrPercent, LabelSelector, ResourceVersion, Uid};
 use resource_kinds::pod_view::PodView;
-use resource_kinds::stateful_set_policy::StatefulSetPolicy;
+use resource_kinds::stateful_set_policy::{Guard, StatefulSetPolicy};
 use resource_kinds::{MetadataIdentity, labels};
 
 use super::member::{Member, Members};
@@ -40,6 +40,13 @@ pub struct Observed {
     pub policy: Option<Arc<StatefulSetPolicy>>,
     /// Writes that the API server refused at their last attempt.
     pub refused: Vec<Refused>,
+}
+
+impl Observed {
+    /// The guard of the policy.
+    pub(super) fn guard(&self) -> Option<&Guard> {
+        self.policy.as_ref()?.spec.guard.as_ref()
+    }
 }
 
 /// A write that the API server refused: by a quota, a webhook, Pod Security, validation, a missing

@@ -9,10 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use json_tree::{Value, json};
 use mvcc_store::{Operation, Range, Store, Txn};
 
-use crate::harness::{Api, Events, put_stored};
+use crate::harness::{Api, DEFINITIONS, Events, put_stored};
 use crate::hook::JsonServer;
 
-const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const DEFINITION: &str =
     "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/endpoints.stable.example.com";
 const V1: &str = "/apis/stable.example.com/v1/namespaces/default/endpoints";
@@ -119,17 +118,9 @@ fn definition(converter: &JsonServer, reviews: &str) -> Value {
 /// A server with the kind, whose names the test accepts as the controller does.
 async fn with_endpoints(converter: &Converter, reviews: &str) -> Api {
     let api = Api::new().await;
-    let created = definition(&converter.server, reviews);
-    let mut created = api.create(DEFINITIONS, created).await;
-    let at = "2026-01-01T00:00:00Z";
-    created["status"]["conditions"] = json!([
-        {"type": "NamesAccepted", "status": "True", "lastTransitionTime": at},
-        {"type": "Established", "status": "True", "lastTransitionTime": at}]);
-    created["status"]["acceptedNames"] = created["spec"]["names"].clone();
-    let (code, response) = api
-        .send("PUT", &format!("{DEFINITION}/status"), created)
-        .await;
-    assert_eq!(code, 200, "{response}");
+    let definition = definition(&converter.server, reviews);
+    api.create(DEFINITIONS, definition).await;
+    api.accept_definition("endpoints.stable.example.com").await;
     api
 }
 

@@ -2,7 +2,7 @@
 
 use object_model::IntOrPercent;
 use resource_kinds::pod_view::Condition;
-use resource_kinds::stateful_set_policy::{CheckKind, MinHealthy};
+use resource_kinds::stateful_set_policy::{CheckKind, Guard, MinHealthy};
 
 use crate::stateful_set::member::Member;
 use crate::stateful_set::observed::ParsedSet;
@@ -10,11 +10,14 @@ use crate::stateful_set::plan::{StatefulSetAction, StatefulSetPlan};
 
 /// Whether the health check of the set's guard fails in a pod.
 pub(super) fn fails_check(parsed: &ParsedSet<'_>, member: &Member<'_>) -> bool {
-    let policy = parsed.observed.policy.as_ref();
-    let guard = policy.and_then(|policy| policy.spec.guard.as_ref());
-    let kind = CheckKind::Health;
+    let guard = parsed.observed.guard();
+    guard.is_some_and(|guard| !passes(guard, member, CheckKind::Health))
+}
+
+/// Whether a check of the guard succeeds in a pod, or the guard has no such check.
+fn passes(guard: &Guard, member: &Member<'_>, kind: CheckKind) -> bool {
     let result = member.pod.condition(kind.condition());
-    guard.is_some_and(|guard| guard.check(kind).is_some()) && !result.is_some_and(Condition::holds)
+    guard.check(kind).is_none() || result.is_some_and(Condition::holds)
 }
 
 /// A plan deletes a healthy pod of a guarded set only by an eviction, and leaves enough healthy pods.
@@ -30,19 +33,16 @@ pub(super) fn is_kept(
             |action| matches!(action, StatefulSetAction::EvictPod { name: pod, .. } if pod == name),
         )
     };
-    let policy = parsed.observed.policy.as_ref();
-    let Some(guard) = policy.and_then(|policy| policy.spec.guard.as_ref()) else {
+    let Some(guard) = parsed.observed.guard() else {
         if deleted.iter().any(|member| is_evicted(member.name())) {
             violations.push("a pod is evicted, and the set has no guard".to_owned());
         }
         return;
     };
-    let passes = |member: &Member<'_>, kind: CheckKind| {
-        let result = member.pod.condition(kind.condition());
-        guard.check(kind).is_none() || result.is_some_and(Condition::holds)
-    };
     let healthy = |member: &Member<'_>| {
-        member.ready_since.is_some() && !member.terminating && passes(member, CheckKind::Health)
+        member.ready_since.is_some()
+            && !member.terminating
+            && passes(guard, member, CheckKind::Health)
     };
     let lost: Vec<_> = deleted.iter().filter(|member| healthy(member)).collect();
     if lost.is_empty() {
@@ -53,7 +53,7 @@ pub(super) fn is_kept(
     let left = members.filter(|member| healthy(member) && !is_lost(member));
     if let Some(pod) = left
         .clone()
-        .find(|member| !passes(member, CheckKind::Recovery))
+        .find(|member| !passes(guard, member, CheckKind::Recovery))
     {
         let pod = pod.name();
         violations.push(format!("a pod is deleted while {pod} has not recovered"));

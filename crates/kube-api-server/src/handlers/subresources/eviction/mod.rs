@@ -119,16 +119,15 @@ async fn evict(
             reading(writer.objects, |reads| {
                 guard::check(reads, None, request.namespace, &pod, Timestamp::now())
             })?;
-        }
-        if !is_over(&pod)
-            && purpose.is_none()
-            && let Some(budget) = budget_of(writer, request.namespace, &pod)?
-        {
-            if is_broken(&pod, &budget) {
-                // The budget does not count the pod, as long as the pod is unchanged.
-                guard = Some(metadata::text(&pod, "resourceVersion").to_owned());
-            } else {
-                record_disruption(writer, request, &budget).await?;
+            if purpose.is_none()
+                && let Some(budget) = budget_of(writer, request.namespace, &pod)?
+            {
+                if is_broken(&pod, &budget) {
+                    // The budget does not count the pod, as long as the pod is unchanged.
+                    guard = Some(metadata::text(&pod, "resourceVersion").to_owned());
+                } else {
+                    record_disruption(writer, request, &budget).await?;
+                }
             }
         }
         let requested = options.preconditions.clone();
