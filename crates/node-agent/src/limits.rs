@@ -145,3 +145,9 @@ pub const STORED_ENVIRONMENTS_BYTES_MAX: usize = 1 << 20;
 
 /// The interval at which objects beyond [`WATCHED_OBJECTS_MAX`] are read.
 pub const OBJECT_READ_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Maximum time for which an agent that stops retries to unmount the directory of the drivers.
+pub const UNMOUNT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Time between two attempts to unmount the directory of the drivers.
+pub const UNMOUNT_RETRY: Duration = Duration::from_millis(50);

@@ -33,6 +33,21 @@ async fn sandbox(harness: &Harness, pod: &Pod) -> Sandbox {
     harness.runtime.sandbox(uid).await.unwrap().unwrap()
 }
 
+/// Waits until the agent has stored the pod as the API server has it: an agent without an API server
+/// continues from the stored pod.
+async fn stored(harness: &Harness, pod: &Pod) {
+    let name = pod.metadata.name.as_deref().unwrap();
+    let uid = pod.metadata.uid.as_deref().unwrap();
+    let file = harness
+        .dir
+        .join(format!("pods/default_{name}_{uid}/.state/pod.json"));
+    until_some("the agent has stored the pod", async || {
+        let stored: Pod = serde_json::from_slice(&fs::read(&file).ok()?).unwrap();
+        (stored.status == pod.status).then_some(())
+    })
+    .await;
+}
+
 /// Kills the process of a pod's container, and waits until the next instance runs.
 async fn crash(harness: &Harness, pod: &Pod, number: u32) {
     let sandbox = sandbox(harness, pod).await;
@@ -67,6 +82,7 @@ pub async fn containers_go_on_and_are_started_again() {
     }
     let running = harness.ready("kept").await;
     let crashes = harness.ready("crashes").await;
+    stored(&harness, &running).await;
     start_alone(&mut harness).await;
     crash(&harness, &crashes, 0).await;
     // Logs are available without an API server.

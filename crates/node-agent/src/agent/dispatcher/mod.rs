@@ -3,8 +3,9 @@
 mod adoption;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use container_runtime::Sandbox;
 use controller_framework::{Cache, Changes, ObjectChange};
@@ -22,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::admission::Admission;
 use crate::config::OnShutdown;
-use crate::limits::{LISTS_PATIENCE, WORKER_RESTART_DELAY};
+use crate::limits::{LISTS_PATIENCE, UNMOUNT_PATIENCE, UNMOUNT_RETRY, WORKER_RESTART_DELAY};
 use crate::machine::pressure::Monitor;
 use crate::machine::stats::UsageHistory;
 use crate::node::disk_collector;
@@ -233,10 +234,7 @@ impl Dispatcher {
                 self.stop_pods(pods).await;
                 // An open socket would keep the mount of the directory busy.
                 self.context.devices.plugins.close().await;
-                let directory = self.context.csi.directory();
-                if let Err(error) = block_in_place(|| directory.unmount()) {
-                    tracing::warn!(%error, "the mount of the drivers' directory is left");
-                }
+                self.unmount_drivers().await;
                 if let Err(error) = self.context.runtime.close().await {
                     tracing::warn!(%error, "container runtime not closed");
                 }
@@ -247,6 +245,27 @@ impl Dispatcher {
             }
         }
         while self.tasks.join_next().await.is_some() {}
+    }
+
+    /// Unmounts the directory of the drivers. Tasks of this node and a driver that stops may still use the
+    /// directory for a moment, longest on a slow disk.
+    async fn unmount_drivers(&self) {
+        let directory = self.context.csi.directory();
+        let begun = Instant::now();
+        loop {
+            let result = block_in_place(|| directory.unmount());
+            match result {
+                Ok(()) => return,
+                Err(error)
+                    if error.kind() == io::ErrorKind::ResourceBusy
+                        && begun.elapsed() < UNMOUNT_PATIENCE => {}
+                Err(error) => {
+                    tracing::warn!(%error, "the mount of the drivers' directory is left");
+                    return;
+                }
+            }
+            tokio::time::sleep(UNMOUNT_RETRY).await;
+        }
     }
 
     /// Waits for the first lists of the API; `false` if the caches stop before.
