@@ -59,6 +59,18 @@ fn growth(
     claim: &PersistentVolumeClaim,
     object: &Object,
 ) -> Option<CauseChain> {
+    let mut builder = ChainBuilder::of(observed);
+    add_growth(&mut builder, claim, object)?;
+    Some(builder.chain())
+}
+
+/// Adds the cause of a pending expansion of the claim; `None` if there is none.
+fn add_growth(
+    builder: &mut ChainBuilder<'_>,
+    claim: &PersistentVolumeClaim,
+    object: &Object,
+) -> Option<()> {
+    let observed = builder.observed;
     let status = claim.status.as_ref()?;
     let has = status.capacity.as_ref()?.get("storage")?;
     let requests = claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?;
@@ -71,7 +83,6 @@ fn growth(
         let mut conditions = status.conditions.iter().flatten();
         conditions.find(|one| kinds.contains(&one.type_.as_str()) && one.status == "True")
     };
-    let mut builder = ChainBuilder::of(observed);
     let (has, requested) = (&has.0, &requested.0);
     let name = text::name(&claim.metadata);
     let user = users(observed, name, |pod| pod.node.is_some() && uses(pod, name));
@@ -87,7 +98,7 @@ fn growth(
             true => on_node(user),
             false => smaller(observed, object, has),
         });
-        return Some(builder.chain());
+        return Some(());
     }
     if let Some(pending) = find(&["FileSystemResizePending"]) {
         let since = pending.last_transition_time.as_ref().map(|time| time.0);
@@ -105,12 +116,12 @@ fn growth(
                 "create a pod that uses it: the rest is done when the volume is mounted".to_owned()
             }
         });
-        return Some(builder.chain());
+        return Some(());
     }
     let message = format!("is to grow from {has} to {requested}");
     builder.link(object.clone(), "Resizing", message, None);
     builder.remedy("nothing to do; the provisioner of its class is about to do it");
-    Some(builder.chain())
+    Some(())
 }
 
 /// Whether the node has returned an expansion to the resizer as infeasible.
@@ -238,6 +249,14 @@ pub(super) fn volume_name(claim: &PersistentVolumeClaim) -> Option<&str> {
 }
 
 impl ChainBuilder<'_> {
+    /// Adds the cause why the volume of a bound claim does not grow.
+    pub fn claim_growth(&mut self, name: &str) {
+        let object = self.observed.object("PersistentVolumeClaim", name);
+        if let Some(claim) = self.observed.claim(name) {
+            add_growth(self, claim, &object);
+        }
+    }
+
     /// Adds the causes why the claim waits.
     pub fn claim(&mut self, name: &str) {
         let object = self.observed.object("PersistentVolumeClaim", name);

@@ -6,6 +6,7 @@
 
 mod api;
 mod chain_builder;
+mod claim_edits;
 mod claims;
 mod components;
 pub mod connection;

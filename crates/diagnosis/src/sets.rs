@@ -13,6 +13,7 @@ use resource_kinds::pod_view::PodView;
 use resource_kinds::stateful_set_policy::{CheckKind, in_force};
 
 use super::chain_builder::ChainBuilder;
+use super::claim_edits;
 use super::explanation::{CauseChain, Explanation, Object, merged};
 use super::observed::ObservedNamespace;
 use super::set_summary;
@@ -222,6 +223,10 @@ impl<'e> View<'e> {
             self.follow(&mut builder, pod);
             chains.push(builder.chain());
         }
+        if only.is_none() {
+            let (observed, set) = (self.observed, self.set);
+            chains.extend(claim_edits::chain(observed, set, &self.plan, self.object()));
+        }
         merged(chains)
     }
 
@@ -345,6 +350,18 @@ impl<'e> View<'e> {
             Cause::ClaimStale { claim } | Cause::ClaimTerminating { claim } => {
                 self.say(&mut builder, "ClaimTerminating", waiting);
                 builder.claim(claim);
+            }
+            Cause::ClaimEditFailed { claim, .. } => {
+                builder.link(
+                    self.object(),
+                    "ClaimEditFailed",
+                    waiting.cause.to_string(),
+                    None,
+                );
+                builder.claim_growth(claim);
+                let remedy = "free space where its volume is, or take the edit of the template \
+                              back, to a size above that of the volume";
+                builder.remedy(claim_edits::back(self.set, remedy));
             }
             Cause::LowerUnhealthy { lower, until, .. } => {
                 self.say(&mut builder, "LowerUnhealthy", waiting);

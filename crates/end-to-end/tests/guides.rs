@@ -101,6 +101,26 @@ fn the_rollout_policies_page_can_be_pasted() {
     assert!(output.stderr.contains(refused), "{output:#?}");
 }
 
+/// rollouts.md C1, C4, C7, C8: edits of claim templates, used unchanged.
+#[test]
+fn the_claim_templates_page_can_be_pasted() {
+    let instance = Instance::start(&[]);
+    let pasted = Pasted::for_instance(&instance);
+    let output = pasted.page("docs/claim-templates.md");
+    for text in [
+        "data-db-0   2Gi    2",
+        "data-db-1   2Gi    2",
+        "data: 2 compatible, 4Gi in total",
+        "persistentvolumeclaim/data-db-1",
+        "statefulset.apps/db rolled back",
+        "orders\n",
+    ] {
+        assert!(output.stdout.contains(text), "{text}: {output:#?}");
+    }
+    let kept = "the claims of the removed template \"data\" are kept";
+    assert!(output.stderr.contains(kept), "{output:#?}");
+}
+
 /// findings U1, U8: images from files, without a reachable registry, and the images in the program.
 #[test]
 fn the_images_page_can_be_pasted() {

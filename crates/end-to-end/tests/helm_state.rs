@@ -3,7 +3,8 @@
 
 use std::path::PathBuf;
 
-use end_to_end::{Helm, Instance, Kubectl, text, wait_for};
+use end_to_end::{Helm, Instance, Kubectl, Output, text, wait_for};
+use serde_json::json;
 
 #[test]
 fn releases_of_a_stateful_chart() {
@@ -77,12 +78,15 @@ fn through_its_life(helm: &Helm, kubectl: &Kubectl, chart: &str, name: &str, met
     let grown = run("upgrade", &["--set", "storage=16Mi"]);
     let why = "updates to statefulset spec for fields other than";
     assert!(grown.code != 0 && grown.stderr.contains(why), "{grown:?}");
+    let values = "storage=16Mi,colour=red,extra=false";
+    claims_follow(kubectl, name, || run("upgrade", &["--set", values]));
     helm.ok(&[&["rollback", name, "1"], &wait[..]].concat());
     assert_eq!(text(&kubectl.json(&["get", "sts", name]), colour), "blue");
+    kubectl.ok(&["delete", "statefulsetpolicy", "claims"]);
     kubectl.ok(&["get", "secret", &extra]);
     assert_eq!(
         helm.revisions(name),
-        "1:superseded 2:superseded 3:failed 4:deployed"
+        "1:superseded 2:superseded 3:failed 4:superseded 5:deployed"
     );
     let all = helm.ok(&["get", "all", name]);
     for part in ["COMPUTED VALUES:", "kind: StatefulSet", "NOTES:"] {
@@ -93,6 +97,33 @@ fn through_its_life(helm: &Helm, kubectl: &Kubectl, chart: &str, name: &str, met
     let metadata = helm.json(&["get", "metadata", name]);
     assert_eq!(metadata["chart"], "well");
     assert_eq!(helm.ok(&["list", "-q", "-A"]), format!("{name}\n"));
+}
+
+/// rollouts.md C4, C11: a policy of the namespace permits the same upgrade of a chart that cannot be changed, on the first
+/// attempt. The volume grows, and the pod stays.
+fn claims_follow(kubectl: &Kubectl, name: &str, upgrade: impl Fn() -> Output) {
+    let policy = json!({"apiVersion": "apps.mainstay.dev/v1alpha1", "kind": "StatefulSetPolicy",
+        "metadata": {"name": "claims"}, "spec": {"selector": {}, "claims": {"update": "InPlace"}}});
+    kubectl.apply(&policy.to_string());
+    let pod = format!("{name}-0");
+    let uid = || text(&kubectl.json(&["get", "pod", &pod]), "/metadata/uid").to_owned();
+    let before = uid();
+    upgrade().expect_success("helm upgrade");
+    let claim = format!("data-{name}-0");
+    wait_for("the volume to grow", 60, || {
+        let claim = kubectl.json(&["get", "pvc", &claim]);
+        match text(&claim, "/status/capacity/storage") {
+            "16Mi" => Ok(()),
+            _ => Err(claim["status"].clone()),
+        }
+    });
+    kubectl.ok(&[
+        "wait",
+        "--for=condition=ClaimsUpToDate",
+        &format!("sts/{name}"),
+        "--timeout=60s",
+    ]);
+    assert_eq!(uid(), before);
 }
 
 fn ended(helm: &Helm, kubectl: &Kubectl, name: &str) {
@@ -112,11 +143,11 @@ fn ended(helm: &Helm, kubectl: &Kubectl, name: &str) {
 fn by_the_server(helm: &Helm, kubectl: &Kubectl, chart: &str) {
     through_its_life(helm, kubectl, chart, "new", "--server-side=true");
     assert_eq!(manager(kubectl, "new"), "helm Apply");
-    let labels = "owner=helm,name=new,status=deployed,version=4";
+    let labels = "owner=helm,name=new,status=deployed,version=5";
     let secrets = kubectl.json(&["get", "secrets", "-l", labels]);
     let secrets = &secrets["items"][0];
     assert_eq!(text(secrets, "/type"), "helm.sh/release.v1");
-    assert_eq!(text(secrets, "/metadata/name"), "sh.helm.release.v1.new.v4");
+    assert_eq!(text(secrets, "/metadata/name"), "sh.helm.release.v1.new.v5");
     // An object of another owner is not adopted.
     kubectl.ok(&["create", "configmap", "theirs"]);
     let refused = helm.run(&["install", "theirs", chart]);

@@ -119,8 +119,25 @@ fn completed(there: &Value, default: &Value) -> Option<Value> {
     (merged != *there).then_some(merged)
 }
 
-/// Creates an object if it does not exist, and adds missing parts to default roles and bindings. Objects whose kind
-/// is not served are skipped.
+/// Whether the object defines a kind of mainstay.
+fn is_own_definition(default: &Value) -> bool {
+    let group = default["spec"]["group"].as_str().unwrap_or_default();
+    default["kind"] == "CustomResourceDefinition" && group.ends_with(".mainstay.dev")
+}
+
+/// The existing definition of a kind of mainstay with the versions of its default: the schema belongs to the server,
+/// and an earlier version of the server had fewer fields. `None` if the versions are the same.
+fn with_own_versions(there: &Value, default: &Value) -> Option<Value> {
+    let versions = &default["spec"]["versions"];
+    (there["spec"]["versions"] != *versions).then(|| {
+        let mut changed = there.clone();
+        changed["spec"]["versions"] = versions.clone();
+        changed
+    })
+}
+
+/// Creates an object if it does not exist, adds missing parts to default roles and bindings, and updates the schemas of
+/// mainstay's own kinds. Objects whose kind is not served are skipped.
 pub(crate) async fn ensure(
     writer: Writer<'_>,
     user: &UserInfo,
@@ -138,15 +155,23 @@ pub(crate) async fn ensure(
         .await
         .map_err(failed)?
     {
-        if !is_completed(object) || has_text_of(&stored.value, object) {
+        let is_definition = is_own_definition(object);
+        if !is_definition && (!is_completed(object) || has_text_of(&stored.value, object)) {
             return Ok(());
         }
+        let default = match is_definition {
+            true => &accepted(&resource, object).map_err(failed)?,
+            false => object,
+        };
+        let renewed = |there: &Value| match is_definition {
+            true => with_own_versions(there, default),
+            false => completed(there, default),
+        };
         let there = storage::decode(&resource, &stored).map_err(failed)?;
-        if completed(&there, object).is_none() {
+        if renewed(&there).is_none() {
             return Ok(());
         }
-        let mut change =
-            |there: &Value| Ok(completed(there, object).unwrap_or_else(|| there.clone()));
+        let mut change = |there: &Value| Ok(renewed(there).unwrap_or_else(|| there.clone()));
         let done = update(writer, &request, ObjectPart::Whole, &mut change).await;
         return done.map(drop).map_err(failed);
     }

@@ -307,6 +307,8 @@ impl Builder {
                 version: id_of_version(*version)?,
                 owners: owners(Some(new_owners))?,
             },
+            // No set of the checked worlds has claims that follow their templates.
+            StatefulSetAction::EditClaim { .. } => return None,
             StatefulSetAction::CreatePod(pod) => {
                 let labels = pod.metadata.labels.as_ref()?;
                 Op::CreatePod {

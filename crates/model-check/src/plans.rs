@@ -152,6 +152,7 @@ impl Plans {
                 .collect(),
             pod_management: plan.pod_management,
             status: plan.status.as_ref().map(|_| StatefulSetStatus::default()),
+            claim_edits: blank(&plan.claim_edits),
             cleanup: blank(&plan.cleanup),
             notices: Vec::new(),
             waiting_on: Vec::new(),

@@ -31,8 +31,8 @@ pub use kind::cluster::{ClusterConfig, ServiceRange};
 pub use kind::info;
 pub use kind::{
     Allocating, Allocation, AllocationLookup, AllocationRefusal, Body, Deletion, FieldRead, Kind,
-    KindInfo, PodRanges, PodRangesError, Scalable, Scope, Selectable, StatusUpdate, Subresource,
-    SubresourceUpdate, Verb, Words, WriteRules,
+    KindInfo, PodRanges, PodRangesError, Scalable, Scope, Selectable, Siblings, StatusUpdate,
+    Subresource, SubresourceUpdate, Verb, Words, WriteRules,
 };
 
 pub use printing::{Cell, Column, Printer, table};

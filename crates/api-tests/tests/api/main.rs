@@ -15,6 +15,7 @@ mod authorization;
 mod bad_input;
 mod binary;
 mod bootstrap_tokens;
+mod claim_templates;
 mod client;
 mod component_health;
 mod conversion_webhooks;

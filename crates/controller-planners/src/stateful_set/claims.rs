@@ -8,9 +8,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 
 use object_model::Uid;
 use resource_kinds::reasons::stateful_set as reasons;
+use resource_kinds::stateful_set_policy::{ClaimRules, ClaimUpdates};
 
 use crate::ownership::controller;
 
+use super::claim_edits;
 use super::draft::Draft;
 use super::identity;
 use super::member::Member;
@@ -101,13 +103,23 @@ pub(super) fn create_missing(parsed: &ParsedSet<'_>, ordinal: i64, draft: &mut D
             let name = identity::claim_name(template_name, spec.name, ordinal);
             draft.act(
                 ordinal,
-                StatefulSetAction::CreateClaim(Box::new(claim(spec, template, name))),
+                StatefulSetAction::CreateClaim(Box::new(claim(
+                    spec,
+                    parsed.claim_rules,
+                    template,
+                    name,
+                ))),
             );
         }
     }
 }
 
-fn claim(spec: &Spec<'_>, template: &PersistentVolumeClaim, name: String) -> PersistentVolumeClaim {
+fn claim(
+    spec: &Spec<'_>,
+    rules: ClaimRules,
+    template: &PersistentVolumeClaim,
+    name: String,
+) -> PersistentVolumeClaim {
     let mut labels = template.metadata.labels.clone().unwrap_or_default();
     let selector = spec.set.spec.as_ref().map(|set| &set.selector);
     labels.extend(
@@ -115,6 +127,10 @@ fn claim(spec: &Spec<'_>, template: &PersistentVolumeClaim, name: String) -> Per
             .and_then(|s| s.match_labels.clone())
             .unwrap_or_default(),
     );
+    let mut annotations = template.metadata.annotations.clone().unwrap_or_default();
+    if rules.update == Some(ClaimUpdates::InPlace) {
+        annotations.extend(claim_edits::record_of(template));
+    }
     // Claims are created for desired ordinals only.
     let owned = spec.when_deleted == Retention::Delete;
     PersistentVolumeClaim {
@@ -122,7 +138,7 @@ fn claim(spec: &Spec<'_>, template: &PersistentVolumeClaim, name: String) -> Per
             name: Some(name),
             namespace: Some(spec.namespace.to_owned()),
             labels: (!labels.is_empty()).then_some(labels),
-            annotations: template.metadata.annotations.clone(),
+            annotations: (!annotations.is_empty()).then_some(annotations),
             owner_references: owned.then(|| vec![spec.owner_reference()]),
             ..ObjectMeta::default()
         },

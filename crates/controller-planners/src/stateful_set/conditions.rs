@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use resource_kinds::reasons::stateful_set as reasons;
 use resource_kinds::reasons::stateful_set_condition as kinds;
 
+use super::claim_edits::TemplateClaims;
 use super::deadline;
 use super::draft::Draft;
 use super::identity;
@@ -86,11 +87,54 @@ pub(super) fn next(
             condition(stored, parsed.now, kind, status, reason, message)
         })
         .collect();
-    let others = stored
-        .iter()
-        .filter(|other| computed.iter().all(|computed| computed.0 != other.type_));
+    let claims = draft.template_claims.as_deref().map(claim_condition);
+    conditions.extend(claims.map(|(status, reason, message)| {
+        let kind = kinds::CLAIMS_UP_TO_DATE;
+        condition(stored, parsed.now, kind, status, reason, &message)
+    }));
+    let others = stored.iter().filter(|other| {
+        other.type_ != kinds::CLAIMS_UP_TO_DATE
+            && computed.iter().all(|computed| computed.0 != other.type_)
+    });
     conditions.extend(others.cloned());
     Some(conditions)
+}
+
+/// Maximum number of claim templates in the message of a condition.
+const TEMPLATES_MAX: usize = 10;
+
+/// Whether claims are as their templates say, with the numbers of each template (rollouts.md C8).
+fn claim_condition(templates: &[TemplateClaims]) -> (&'static str, &'static str, String) {
+    let any = |count: fn(&TemplateClaims) -> usize| templates.iter().any(|one| count(one) > 0);
+    let (status, reason) = match () {
+        () if any(|one| one.failed) => ("False", reasons::CLAIM_EDIT_IMPOSSIBLE),
+        () if any(|one| one.updating) => ("False", reasons::CLAIMS_UPDATING),
+        () if templates.iter().all(TemplateClaims::all_fit) => ("True", reasons::CLAIMS_MATCH),
+        () => ("False", reasons::CLAIMS_DIFFER),
+    };
+    let texts = templates.iter().take(TEMPLATES_MAX).map(|one| {
+        let counts = [
+            (one.updating, "updating"),
+            (one.over_sized, "over-sized"),
+            (one.incompatible, "incompatible"),
+            (one.failed, "failed"),
+        ];
+        let counts = counts.iter().filter(|(count, _)| *count > 0);
+        let counts: String = counts
+            .map(|(count, what)| format!(", {count} {what}"))
+            .collect();
+        let (template, compatible, capacity) = (&one.template, one.compatible, one.capacity);
+        format!("{template}: {compatible} compatible{counts}, {capacity} in total")
+    });
+    let mut texts: Vec<String> = texts.collect();
+    if let Some(more) = templates
+        .len()
+        .checked_sub(TEMPLATES_MAX)
+        .filter(|more| *more > 0)
+    {
+        texts.push(format!("{more} more templates"));
+    }
+    (status, reason, texts.join("; "))
 }
 
 pub(super) fn stored<'w>(parsed: &ParsedSet<'w>) -> &'w [StatefulSetCondition] {
@@ -219,7 +263,7 @@ fn stage(
     if available == desired && !parsed.condemned.is_empty() {
         let message = format!("waiting for pod {} to be gone", subject());
         (reasons::SCALING_DOWN, message)
-    } else if rolling && chosen.current != chosen.update && !updatable.clone().all(updated) {
+    } else if rolling && is_rolled(parsed, chosen) && !updatable.clone().all(updated) {
         let (pod, update) = (subject(), &chosen.update);
         let message = format!("updating to revision {update}: waiting for pod {pod}");
         (reasons::UPDATING_PODS, message)
@@ -227,6 +271,11 @@ fn stage(
         let message = format!("waiting for pod {} to be available", subject());
         (reasons::WAITING_FOR_PODS, message)
     }
+}
+
+/// Whether pods are to be replaced, for another template or for other claim templates.
+fn is_rolled(parsed: &ParsedSet<'_>, chosen: &ChosenRevisions) -> bool {
+    chosen.current != chosen.update || parsed.members.iter().any(|member| !member.has_its_claims)
 }
 
 /// The lowest desired pod that is not available, or the highest surplus pod.

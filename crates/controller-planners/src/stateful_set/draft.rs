@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
+use super::claim_edits::TemplateClaims;
 use super::guard::PlanGuard;
 use super::plan::{PodWork, SetEvent, StatefulSetAction};
 use super::waiting::{Cause, Waiting};
@@ -24,6 +25,10 @@ pub(super) struct Draft {
     pub wake_at: Option<Timestamp>,
     /// The number of pods of the current revision that this plan deletes to update them.
     pub current_less: i32,
+    /// Edits of claims that exist.
+    pub claim_edits: Vec<StatefulSetAction>,
+    /// How claims fit their templates; `None` if they do not follow them.
+    pub template_claims: Option<Vec<TemplateClaims>>,
     /// The guard of the set's policy.
     pub guard: Option<PlanGuard>,
 }

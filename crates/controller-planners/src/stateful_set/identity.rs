@@ -28,6 +28,11 @@ pub fn claim_name(template: &str, set: &str, ordinal: i64) -> String {
     format!("{template}-{set}-{ordinal}")
 }
 
+/// The ordinal of a claim, if the claim's name is one of that template and set.
+pub(super) fn claim_ordinal(template: &str, set: &str, claim: &str) -> Option<i64> {
+    ordinal(set, claim.strip_prefix(template)?.strip_prefix('-')?)
+}
+
 /// The ordinal of a pod, if the pod's name is a name of the set's pods.
 ///
 /// `web-3` of the set `web` is 3; `web-03`, `web-x` and `web-99999999999` are no names of the set.

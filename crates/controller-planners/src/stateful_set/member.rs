@@ -46,6 +46,8 @@ pub struct Member<'a> {
     pub revision: RevisionName,
     /// Whether the pod has the label with its name.
     pub labelled: bool,
+    /// Whether the pod has the volumes of the claim templates, where they may be edited.
+    pub has_its_claims: bool,
 }
 
 impl<'a> Member<'a> {
@@ -83,6 +85,7 @@ impl<'a> Member<'a> {
             available,
             revision,
             labelled: pod.label(labels::POD_NAME) == Some(&pod.name),
+            has_its_claims: true,
         }
     }
 

@@ -14,7 +14,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use object_model::{IncompleteMetadata, IntOrPercent, LabelSelector, ResourceVersion, Uid};
 use resource_kinds::pod_view::PodView;
-use resource_kinds::stateful_set_policy::{Guard, StatefulSetPolicy};
+use resource_kinds::stateful_set_policy::{
+    ClaimRules, ClaimUpdates, Guard, StatefulSetPolicy, removed_claim_templates,
+};
 use resource_kinds::{MetadataIdentity, labels};
 
 use super::member::{Member, Members};
@@ -256,6 +258,10 @@ pub(super) struct ParsedSet<'a> {
     pub stored_revisions: Vec<StoredRevision<'a>>,
     /// The checks that the node runs in the pods, by their annotation.
     pub checks: [(&'static str, Option<String>); 2],
+    /// The effect of an edit of a claim template.
+    pub claim_rules: ClaimRules,
+    /// The names of removed claim templates.
+    pub removed_templates: Vec<String>,
     /// Names of the pods' revisions, stored once, so that comparisons are quick.
     revisions: Vec<RevisionName>,
 }
@@ -274,6 +280,11 @@ impl<'a> ParsedSet<'a> {
             claims: BTreeMap::new(),
             stored_revisions: stored_revisions(observed)?,
             checks: guard::checks(observed),
+            claim_rules: ClaimRules::of(
+                observed.policy.as_deref(),
+                observed.set.metadata.annotations.as_ref(),
+            ),
+            removed_templates: removed_templates(&observed.set),
             revisions: Vec::new(),
         };
         parsed.claims = parsed.sorted_claims()?;
@@ -328,7 +339,26 @@ impl<'a> ParsedSet<'a> {
         let revision = pod.label(labels::CONTROLLER_REVISION_HASH);
         let revision = self.shared_name(revision.unwrap_or_default());
         let min_ready = self.spec.min_ready;
-        Some(Member::of(pod, ordinal, revision, min_ready, self.now))
+        let member = Member::of(pod, ordinal, revision, min_ready, self.now);
+        Some(Member {
+            has_its_claims: self.has_its_claims(pod, ordinal),
+            ..member
+        })
+    }
+
+    /// Whether a pod has a volume of each claim template, and of no removed one. The names alone decide (rollouts.md
+    /// C7): an edit of a template that stays changes no pod.
+    fn has_its_claims(&self, pod: &PodView, ordinal: i64) -> bool {
+        if self.claim_rules.update != Some(ClaimUpdates::InPlace) {
+            return true;
+        }
+        let uses = |template: &str| {
+            let name = identity::claim_name(template, self.spec.name, ordinal);
+            pod.claims.iter().any(|claim| *claim.name == *name)
+        };
+        let templates = self.spec.claim_templates.iter();
+        let mut templates = templates.filter_map(|template| template.metadata.name.as_deref());
+        templates.all(uses) && !self.removed_templates.iter().any(|template| uses(template))
     }
 
     fn sorted_claims(&self) -> Result<BTreeMap<(i64, usize), ClaimState<'a>>, IncompleteMetadata> {
@@ -336,14 +366,10 @@ impl<'a> ParsedSet<'a> {
         let templates: Vec<(usize, &str)> = templates
             .filter_map(|(index, template)| Some((index, template.metadata.name.as_deref()?)))
             .collect();
-        let of_template = |claim: &str, template: &str| {
-            let pod = claim.strip_prefix(template)?.strip_prefix('-')?;
-            identity::ordinal(self.spec.name, pod)
-        };
         let mut claims = Vec::new();
         for (name, claim) in &self.observed.claims {
             for (index, template) in &templates {
-                if let Some(ordinal) = of_template(name, template) {
+                if let Some(ordinal) = identity::claim_ordinal(template, self.spec.name, name) {
                     let state = ClaimState::of(name, claim)?;
                     claims.push(((ordinal, *index), state));
                 }
@@ -376,6 +402,20 @@ impl<'a> ParsedSet<'a> {
     pub fn all(&self) -> impl Iterator<Item = &Member<'a>> {
         self.members.iter().chain(self.condemned.iter())
     }
+}
+
+/// The removed claim templates. A template of the set is not removed, whatever the record says.
+fn removed_templates(set: &StatefulSet) -> Vec<String> {
+    let mut removed = removed_claim_templates(set.metadata.annotations.as_ref());
+    let templates = set
+        .spec
+        .iter()
+        .flat_map(|spec| spec.volume_claim_templates.iter().flatten());
+    let present: Vec<&str> = templates
+        .filter_map(|one| one.metadata.name.as_deref())
+        .collect();
+    removed.retain(|name| !present.contains(&name.as_str()));
+    removed
 }
 
 impl<'a> ClaimState<'a> {

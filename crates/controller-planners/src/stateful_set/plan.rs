@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use object_model::{IncompleteMetadata, ResourceVersion, Uid};
 use resource_kinds::stateful_set_policy::Purpose;
 
+use super::claim_edits::{self, ClaimEdit};
 use super::draft::{Draft, PlanFlow};
 use super::guard::PlanGuard;
 use super::observed::{Observed, ParsedSet, Strategy};
@@ -62,6 +63,14 @@ pub enum StatefulSetAction {
         /// The new owners.
         owners: Vec<OwnerReference>,
     },
+    /// Change a claim that exists, because its template has changed.
+    EditClaim {
+        name: String,
+        uid: Uid,
+        /// The version that was read.
+        version: ResourceVersion,
+        edit: Box<ClaimEdit>,
+    },
     CreatePod(Box<Pod>),
     /// Restore the labels of a pod.
     LabelPod {
@@ -111,6 +120,7 @@ pub enum ActionKind {
     DeleteRevision,
     CreateClaim,
     SetClaimOwners,
+    EditClaim,
     CreatePod,
     LabelPod,
     AnnotatePod,
@@ -158,6 +168,7 @@ impl StatefulSetAction {
             Self::DeleteRevision { name, .. } => (ActionKind::DeleteRevision, name.clone()),
             Self::CreateClaim(claim) => (ActionKind::CreateClaim, created(&claim.metadata)),
             Self::SetClaimOwners { name, .. } => (ActionKind::SetClaimOwners, name.clone()),
+            Self::EditClaim { name, .. } => (ActionKind::EditClaim, name.clone()),
             Self::CreatePod(pod) => (ActionKind::CreatePod, created(&pod.metadata)),
             Self::LabelPod { name, .. } => (ActionKind::LabelPod, name.clone()),
             Self::AnnotatePod { name, .. } => (ActionKind::AnnotatePod, name.clone()),
@@ -184,6 +195,7 @@ impl fmt::Display for ActionTarget {
             ActionKind::DeleteRevision => write!(f, "delete revision {name}"),
             ActionKind::CreateClaim => write!(f, "create claim {name}"),
             ActionKind::SetClaimOwners => write!(f, "set owners of claim {name}"),
+            ActionKind::EditClaim => write!(f, "edit claim {name}"),
             ActionKind::CreatePod => write!(f, "create pod {name}"),
             ActionKind::LabelPod => write!(f, "label pod {name}"),
             ActionKind::AnnotatePod => write!(f, "annotate pod {name}"),
@@ -237,6 +249,8 @@ pub struct StatefulSetPlan {
     pub pods: Vec<PodWork>,
     /// The order of the work on pods.
     pub pod_management: PodManagement,
+    /// Edits of claims, after the work on pods, even if an earlier write failed. No write waits for one of them.
+    pub claim_edits: Vec<StatefulSetAction>,
     /// The status, after the work on pods, if it differs from the stored status. The status is written even if an
     /// earlier write failed.
     pub status: Option<StatefulSetStatus>,
@@ -254,7 +268,12 @@ impl StatefulSetPlan {
     /// All writes except the status, in order.
     pub fn actions(&self) -> impl Iterator<Item = &StatefulSetAction> {
         let pods = self.pods.iter().flat_map(|work| &work.actions);
-        self.prepare.iter().chain(pods).chain(&self.cleanup)
+        let edits = &self.claim_edits;
+        self.prepare
+            .iter()
+            .chain(pods)
+            .chain(edits)
+            .chain(&self.cleanup)
     }
 
     /// Whether there is nothing to write.
@@ -292,6 +311,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Result<StatefulSetPlan, Inco
         } else {
             PodManagement::Batches
         },
+        claim_edits: draft.claim_edits,
         status,
         cleanup,
         notices: draft.notices,
@@ -303,6 +323,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Result<StatefulSetPlan, Inco
 /// The order of decisions: owners of claims, desired pods, surplus pods, outdated pods, and stuck pods.
 fn decide(parsed: &ParsedSet<'_>, chosen: &revisions::ChosenRevisions, draft: &mut Draft) {
     claims::settle_owners(parsed, draft);
+    claim_edits::plan(parsed, draft);
     let mut flow = replica::walk(parsed, chosen, draft);
     if flow == PlanFlow::Go || !parsed.spec.ordered {
         flow = scale::remove_condemned(parsed, draft);

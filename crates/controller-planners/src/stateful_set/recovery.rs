@@ -53,7 +53,7 @@ fn is_stuck(
     if member.ready_since.is_some() || member.phase == Phase::Ended || member.is_forsaken() {
         return false;
     }
-    if member.revision == chosen.update {
+    if !rollout::outdated(member, chosen) {
         return false;
     }
     if member.ordinal < parsed.spec.first_updatable() {

@@ -110,7 +110,7 @@ pub(super) fn mention_outdated(
 }
 
 pub(super) fn outdated(member: &Member<'_>, chosen: &ChosenRevisions) -> bool {
-    member.revision != chosen.update
+    member.revision != chosen.update || !member.has_its_claims
 }
 
 /// Whether a rolling update will replace the pod.

@@ -6,6 +6,7 @@ use super::conditions;
 use super::draft::Draft;
 use super::observed::{ParsedSet, Strategy};
 use super::revisions::ChosenRevisions;
+use super::rollout;
 
 /// The status to write; `None` if the stored one is equal.
 pub(super) fn next(
@@ -51,7 +52,7 @@ fn count(parsed: &ParsedSet<'_>, chosen: &ChosenRevisions, current_less: i32) ->
         if member.created {
             replicas += 1;
             current += i32::from(!member.terminating && member.revision == chosen.current);
-            updated += i32::from(!member.terminating && member.revision == chosen.update);
+            updated += i32::from(!member.terminating && !rollout::outdated(member, chosen));
         }
     }
     StatefulSetStatus {

@@ -109,6 +109,20 @@ pub enum Cause {
         policy: String,
         count: HealthCount,
     },
+    /// The API server refuses the edit of a claim.
+    ClaimEditRefused {
+        /// Name of the claim.
+        claim: String,
+        /// The API server's message.
+        message: String,
+    },
+    /// The change of a claim's volume failed; it is retried.
+    ClaimEditFailed {
+        /// Name of the claim.
+        claim: String,
+        /// The message of the claim's condition.
+        message: String,
+    },
     /// Outdated pods wait for the user to delete them.
     OnDelete {
         /// Number of outdated pods.
@@ -134,6 +148,7 @@ impl Cause {
             Self::Selector => Some(reasons::INVALID_SELECTOR),
             Self::RevisionUnreadable { .. } => Some(reasons::REVISION_UNREADABLE),
             Self::NameTaken { .. } => Some(reasons::NAME_TAKEN),
+            Self::ClaimEditRefused { .. } => Some(reasons::CLAIM_EDIT_IMPOSSIBLE),
             _ => None,
         }
     }
@@ -160,6 +175,8 @@ impl Cause {
             | Self::RevisionUnreadable { .. }
             | Self::ClaimTerminating { .. }
             | Self::Refused { .. }
+            | Self::ClaimEditRefused { .. }
+            | Self::ClaimEditFailed { .. }
             | Self::LowerUnhealthy { until: None, .. }
             | Self::NameTaken { .. } => Weight::Trouble,
         }
@@ -249,6 +266,12 @@ impl fmt::Display for Cause {
                 "the guard of StatefulSetPolicy {policy} holds pod {pod}: {}",
                 count.text()
             ),
+            Self::ClaimEditRefused { claim, message } => {
+                write!(f, "claim {claim} cannot follow its template: {message}")
+            }
+            Self::ClaimEditFailed { claim, message } => {
+                write!(f, "the volume of claim {claim} does not change: {message}")
+            }
             Self::OnDelete { outdated } => {
                 write!(f, "{outdated} outdated pods are to be deleted by hand")
             }

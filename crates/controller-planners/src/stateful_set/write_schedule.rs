@@ -1,7 +1,8 @@
 //! The order of a plan's writes: the writes that may be sent next, given the outcomes of the earlier writes.
 //!
 //! First the preparation, in order. Then the pods: one by one, or in batches of 1, 2, 4, … at once, where the writes
-//! for one pod stay in order; after a refused write no further batch starts. Then the status in any case, because the
+//! for one pod stay in order; after a refused write no further batch starts. Then the edits of claims, all at once; no
+//! write waits for their outcome. Then the status in any case, because the
 //! status reports the present state. Last the cleanup, only if no write was refused. After a crash a new plan is
 //! computed.
 //!
@@ -44,6 +45,7 @@ pub enum WritePosition {
         /// The index of the write.
         step: usize,
     },
+    ClaimEdit(usize),
     Status,
     Cleanup(usize),
 }
@@ -54,6 +56,7 @@ impl StatefulSetPlan {
         let action = match position {
             WritePosition::Prepare(step) => self.prepare.get(step),
             WritePosition::Pod { work, step } => self.pods.get(work)?.actions.get(step),
+            WritePosition::ClaimEdit(edit) => self.claim_edits.get(edit),
             WritePosition::Status => return self.status.as_ref().map(Write::Status),
             WritePosition::Cleanup(step) => self.cleanup.get(step),
         };
@@ -69,6 +72,7 @@ enum Part {
         end: usize,
         size: usize,
     },
+    ClaimEdits,
     Status,
     Cleanup,
     Over,
@@ -132,6 +136,7 @@ impl WriteSchedule {
             return;
         }
         match outcome {
+            WriteOutcome::Refused if matches!(position, WritePosition::ClaimEdit(_)) => {}
             WriteOutcome::Refused => self.refused = true,
             WriteOutcome::Done => match position {
                 WritePosition::Prepare(step) => {
@@ -141,7 +146,7 @@ impl WriteSchedule {
                     let step = step + 1;
                     self.open_at(plan, WritePosition::Pod { work, step });
                 }
-                WritePosition::Status => {}
+                WritePosition::ClaimEdit(_) | WritePosition::Status => {}
                 WritePosition::Cleanup(step) => {
                     self.open_at(plan, WritePosition::Cleanup(step + 1))
                 }
@@ -166,6 +171,11 @@ impl WriteSchedule {
                         self.open_at(plan, WritePosition::Pod { work, step: 0 });
                     }
                 }
+                Part::ClaimEdits => {
+                    for edit in 0..plan.claim_edits.len() {
+                        self.open_at(plan, WritePosition::ClaimEdit(edit));
+                    }
+                }
                 Part::Status => self.open_at(plan, WritePosition::Status),
                 Part::Cleanup => self.open_at(plan, WritePosition::Cleanup(0)),
                 Part::Prepare | Part::Over => {}
@@ -188,11 +198,13 @@ impl WriteSchedule {
             }
         };
         match self.part {
-            Part::Prepare | Part::Pods { .. } if self.refused => Part::Status,
-            Part::Prepare if plan.pods.is_empty() => Part::Status,
+            Part::Prepare if self.refused => Part::Status,
+            Part::Pods { .. } if self.refused => Part::ClaimEdits,
+            Part::Prepare if plan.pods.is_empty() => Part::ClaimEdits,
             Part::Prepare => batch(0, 1),
-            Part::Pods { end, .. } if end == plan.pods.len() => Part::Status,
+            Part::Pods { end, .. } if end == plan.pods.len() => Part::ClaimEdits,
             Part::Pods { end, size } => batch(end, size * 2),
+            Part::ClaimEdits => Part::Status,
             Part::Status if self.refused => Part::Over,
             Part::Status => Part::Cleanup,
             Part::Cleanup | Part::Over => Part::Over,
@@ -222,6 +234,7 @@ mod tests {
             prepare: vec![StatefulSetAction::ConfirmSet, action("prepare".to_owned())],
             pods: (0..pods).map(work).collect(),
             pod_management,
+            claim_edits: Vec::new(),
             status: Some(StatefulSetStatus::default()),
             cleanup: vec![action("cleanup".to_owned())],
             notices: Vec::new(),
@@ -322,5 +335,30 @@ mod tests {
             Some(WritePosition::Status),
         );
         assert_eq!(rounds, ["confirm", "prepare", "status"]);
+    }
+
+    /// rollouts.md C3: edits of claims come after the pods, also if work on a pod was refused; no other write waits for
+    /// their outcome.
+    #[test]
+    fn edits_of_claims_hold_up_nothing() {
+        let edits = (0..2).map(|edit| StatefulSetAction::DeletePod {
+            name: format!("edit-{edit}"),
+            uid: format!("edit-{edit}").parse().unwrap(),
+        });
+        let plan = StatefulSetPlan {
+            claim_edits: edits.collect(),
+            ..plan(2, PodManagement::OneByOne)
+        };
+        let after = |refuse| rounds(&plan, Some(refuse)).split_off(2);
+        let pods = ["claim-0", "pod-0", "claim-1", "pod-1"];
+        let rest = ["edit-0 edit-1", "status", "cleanup"];
+        assert_eq!(
+            after(WritePosition::ClaimEdit(0)),
+            [&pods[..], &rest].concat()
+        );
+        let refused = WritePosition::Pod { work: 0, step: 0 };
+        assert_eq!(after(refused), ["claim-0", "edit-0 edit-1", "status"]);
+        let refused = WritePosition::Prepare(1);
+        assert_eq!(after(refused), ["status"]);
     }
 }

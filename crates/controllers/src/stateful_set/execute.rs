@@ -9,16 +9,16 @@ use controller_planners::stateful_set::write_schedule::{
     Write, WriteOutcome, WritePosition, WriteSchedule,
 };
 use controller_planners::stateful_set::{
-    Refused, SetEvent, StatefulSetAction, StatefulSetPlan, identity,
+    ClaimEdit, Refused, SetEvent, StatefulSetAction, StatefulSetPlan, identity,
 };
 use futures::stream::{FuturesUnordered, StreamExt};
-use json_tree::{Value, json};
+use json_tree::{Map, Value, json};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube_api_client::guarded_writes::{self, Delete, WriteRefusal, refusal};
 use kube_api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
-use object_model::{IncompleteMetadata, ObjectKey, Uid};
+use object_model::{IncompleteMetadata, ObjectKey, ResourceVersion, Uid};
 use process_telemetry::polls::spend;
 use resource_kinds::MetadataIdentity;
 use resource_kinds::annotations::PURPOSE;
@@ -81,6 +81,29 @@ impl Refusals {
             self.all().insert(key.clone(), refused);
         }
     }
+}
+
+/// The patch of a claim that was read at that version.
+fn claim_patch(uid: &Uid, version: ResourceVersion, edit: &ClaimEdit) -> Patch<Value> {
+    let mut meta = json!({"uid": uid, "resourceVersion": version});
+    for (field, changes) in [("labels", &edit.labels), ("annotations", &edit.annotations)] {
+        if !changes.is_empty() {
+            meta[field] = json!(changes);
+        }
+    }
+    let mut spec = Map::new();
+    if let Some(size) = &edit.storage {
+        let resources = json!({"requests": {"storage": size}});
+        spec.insert("resources".to_owned(), resources);
+    }
+    if let Some(class) = &edit.attributes_class {
+        spec.insert("volumeAttributesClassName".to_owned(), json!(class));
+    }
+    let mut patch = json!({"metadata": meta});
+    if !spec.is_empty() {
+        patch["spec"] = Value::Object(spec);
+    }
+    Patch::Merge(patch)
 }
 
 /// The refusal, if the API server refused the write and a retry with a fresh snapshot does not help.
@@ -288,6 +311,15 @@ impl<'a> Run<'a> {
                 });
                 let patch = Patch::Merge(json!({ "metadata": meta }));
                 patched(&self.claims, name, patch, "set owners of claim").await
+            }
+            StatefulSetAction::EditClaim {
+                name,
+                uid,
+                version,
+                edit,
+            } => {
+                let patch = claim_patch(uid, *version, edit);
+                patched(&self.claims, name, patch, "edit claim").await
             }
             StatefulSetAction::CreatePod(pod) => return self.create_pod(pod).await,
             StatefulSetAction::LabelPod { name, uid, labels } => {

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use object_model::ObjectKey;
 use resource_kinds::MetadataIdentity;
 use resource_kinds::pod_view::PodView;
+use resource_kinds::stateful_set_policy::removed_claim_templates;
 
 use super::execute::Error;
 use super::policies::Policies;
@@ -80,10 +81,11 @@ impl Observer {
             .and_then(|spec| spec.volume_claim_templates.as_ref());
         let templates = templates.map(Vec::as_slice).unwrap_or_default();
         let mut claims = BTreeMap::new();
-        for template in templates
+        let removed = removed_claim_templates(set.metadata.annotations.as_ref());
+        let names = templates
             .iter()
-            .filter_map(|claim| claim.metadata.name.as_deref())
-        {
+            .filter_map(|claim| claim.metadata.name.as_deref());
+        for template in names.chain(removed.iter().map(String::as_str)) {
             let term = named(&key.namespace, &format!("{template}-{}", key.name));
             for claim in self.claims_by.get(&term) {
                 claims.insert(claim.metadata.object_name()?.to_owned(), claim);

@@ -132,6 +132,7 @@ fn whole(mut value: Value, observed: &mut ObservedNamespace, cluster: &mut Obser
         meta["namespace"] = "default".into();
     }
     match kind {
+        "StatefulSet" => observed.sets.push(object(value)),
         "Deployment" => observed.deployments.push(object(value)),
         "ReplicaSet" => observed.replica_sets.push(object(value)),
         "ReplicationController" => observed.replication_controllers.push(object(value)),

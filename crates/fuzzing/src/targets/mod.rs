@@ -3,6 +3,7 @@
 mod answers;
 mod archives;
 mod bodies;
+mod claim_templates;
 mod custom;
 mod images;
 mod names;
@@ -52,6 +53,7 @@ pub const ALL: &[Target] = &[
     texts::SCHEDULE,
     texts::REQUEST,
     texts::GUARD_CHECK,
+    claim_templates::CLAIM_TEMPLATES,
     texts::SNAPSHOT_HANDLE,
     texts::TOKEN,
     wires::SPDY,

@@ -15,7 +15,7 @@ use resource_kinds::stateful_set_policy::GuardCheck;
 
 use super::Target;
 
-fn text(bytes: &[u8]) -> Option<&str> {
+pub(super) fn text(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(bytes).ok()
 }
 

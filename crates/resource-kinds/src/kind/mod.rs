@@ -10,6 +10,8 @@ mod scale;
 mod selection;
 mod updates;
 
+use std::sync::Arc;
+
 use json_tree::Value;
 use object_model::FieldError;
 
@@ -121,6 +123,16 @@ pub trait Kind: Printer {
         errors
     }
 
+    /// As [`validate_update`](Self::validate_update), for a kind whose rules depend on other objects of the namespace.
+    fn validate_update_among(
+        &self,
+        object: &Value,
+        old: &Value,
+        _siblings: &Siblings<'_>,
+    ) -> Vec<FieldError> {
+        self.validate_update(object, old)
+    }
+
     /// For an update that changes only metadata: the parts outside of the metadata of which the rules of the update
     /// and of admission read only some fields, with these fields. All fields of other parts may be read. Both objects
     /// may lack the other fields of a listed part; in this case the pipeline does not call
@@ -169,6 +181,9 @@ pub trait Kind: Printer {
         &Ordinary
     }
 }
+
+/// Reads the objects of the changed object's namespace, by group and plural.
+pub type Siblings<'r> = dyn Fn(&str, &str) -> Vec<Arc<Value>> + 'r;
 
 /// The default rules, for kinds without special rules.
 struct Ordinary;

@@ -5,8 +5,8 @@ use object_model::{FieldError, FieldPath};
 
 use super::field::Field;
 use crate::well_known::annotations::{
-    LOST_VOLUME, LOST_VOLUME_SECONDS, MAX_UNAVAILABLE, NODE_FAILURE, ORDINAL_NODE_PORT, OWN_PREFIX,
-    PROGRESS_DEADLINE_SECONDS, PURPOSE, SCALE_DOWN, STUCK_ROLLOUT,
+    CLAIM_UPDATES, LOST_VOLUME, LOST_VOLUME_SECONDS, MAX_UNAVAILABLE, NODE_FAILURE,
+    ORDINAL_NODE_PORT, OWN_PREFIX, PROGRESS_DEADLINE_SECONDS, PURPOSE, SCALE_DOWN, STUCK_ROLLOUT,
 };
 
 /// An annotation of mainstay.
@@ -35,6 +35,13 @@ pub enum Values {
 
 /// All annotations of mainstay, sorted by name. `docs/annotations.md` lists them.
 pub const OWN: &[OwnAnnotation] = &[
+    OwnAnnotation {
+        name: CLAIM_UPDATES,
+        kinds: &["StatefulSet"],
+        values: Values::Words(&["InPlace", "NewOnly"]),
+        default: "none",
+        purpose: "edits of claim templates: claims that exist follow, or only new claims; without it they are refused",
+    },
     OwnAnnotation {
         name: LOST_VOLUME,
         kinds: &["StatefulSet"],
@@ -292,8 +299,8 @@ mod tests {
             on_a_set("mainstay.dev/stuck", "Wait"),
             [
                 "metadata.annotations[mainstay.dev/stuck]: Invalid value: \"mainstay.dev/stuck\": \
-                 no such annotation; a StatefulSet may have: mainstay.dev/lost-volume (Recreate or \
-                 Wait), mainstay.dev/lost-volume-seconds (1 to 2147483647), mainstay.dev/max-unavailable \
+                 no such annotation; a StatefulSet may have: mainstay.dev/claim-updates (InPlace or NewOnly), \
+                 mainstay.dev/lost-volume (Recreate or Wait), mainstay.dev/lost-volume-seconds (1 to 2147483647), mainstay.dev/max-unavailable \
                  (AsReleased or Corrected), mainstay.dev/node-failure (Failover or Wait), \
                  mainstay.dev/ordinal-node-port (1 to 65535), \
                  mainstay.dev/progress-deadline-seconds (1 to 2147483647), mainstay.dev/scale-down (HighestFirst or WaitAMoment or WaitForLowest), \

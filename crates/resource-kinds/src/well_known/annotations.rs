@@ -64,6 +64,14 @@ pub const STUCK_ROLLOUT: &str = "mainstay.dev/stuck-rollout";
 pub const SCALE_DOWN: &str = "mainstay.dev/scale-down";
 /// Whether unavailable pods count against `maxUnavailable`.
 pub const MAX_UNAVAILABLE: &str = "mainstay.dev/max-unavailable";
+/// Whether the claim templates of a set can be edited, and whether claims that exist follow the edit.
+pub const CLAIM_UPDATES: &str = "mainstay.dev/claim-updates";
+/// The claim templates that were removed from a set, as JSON. The API server writes it.
+pub const REMOVED_CLAIM_TEMPLATES: &str = "apps.mainstay.dev/removed-claim-templates";
+/// The labels and annotations that a claim has from its template, as JSON. The controller of the set writes it.
+pub const TEMPLATE_METADATA: &str = "apps.mainstay.dev/template-metadata";
+/// The time from which a claim has no template. The controller of the set writes it.
+pub const UNUSED_SINCE: &str = "apps.mainstay.dev/unused-since";
 /// The purpose of an Eviction by the controller of a set. PodDisruptionBudgets do not hold such an eviction.
 pub const PURPOSE: &str = "mainstay.dev/purpose";
 /// The check of a pod's health, from the guard of its set's policy; the node runs it.

@@ -84,6 +84,14 @@ pub mod stateful_set {
     pub const UPDATING_PODS: &str = "UpdatingPods";
     /// The guard of the set's policy holds the deletion of pods.
     pub const GUARD_HOLDS: &str = "GuardHolds";
+    /// The claims are as their templates say.
+    pub const CLAIMS_MATCH: &str = "ClaimsMatch";
+    /// Claims are being changed, because their template has changed.
+    pub const CLAIMS_UPDATING: &str = "ClaimsUpdating";
+    /// Claims differ from their template in fields that cannot be changed.
+    pub const CLAIMS_DIFFER: &str = "ClaimsDiffer";
+    /// A claim cannot be changed as its template was.
+    pub const CLAIM_EDIT_IMPOSSIBLE: &str = "ClaimEditImpossible";
     /// Surplus pods are being deleted.
     pub const SCALING_DOWN: &str = "ScalingDown";
     /// There was no progress within the deadline.
@@ -106,6 +114,8 @@ pub mod stateful_set_condition {
     pub const PROGRESSING: &str = "Progressing";
     /// The set cannot progress without a change by a user.
     pub const STALLED: &str = "Stalled";
+    /// The claims are as their templates say; only on sets whose claims follow their templates.
+    pub const CLAIMS_UP_TO_DATE: &str = "ClaimsUpToDate";
 }
 
 /// Reasons of the events of claims and volumes (`statefulset.md` §11).

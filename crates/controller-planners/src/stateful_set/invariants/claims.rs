@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use object_model::Quantity;
+use resource_kinds::stateful_set_policy::ClaimUpdates;
 
 use super::super::claims;
 use super::super::identity;
 use super::super::member::Member;
-use super::super::observed::{ClaimState, ParsedSet, Retention};
+use super::super::observed::{ClaimState, ParsedSet, Refused, Retention};
 use super::super::plan::{StatefulSetAction, StatefulSetPlan};
 
 /// Claims are created once, with names of desired pods, and are owned only if the policy demands their deletion;
@@ -98,6 +100,64 @@ fn owners_are_allowed(
         if !allowed {
             violations.push(format!("claim {claim} is given away against the policy"));
         }
+    }
+}
+
+/// An edit concerns a claim that was read, never gives a claim less room than its volume has, and changes at most
+/// `parallel` volumes at once, except those that were refused before (rollouts.md C5, C6).
+pub(super) fn edits_keep_data(
+    parsed: &ParsedSet<'_>,
+    plan: &StatefulSetPlan,
+    violations: &mut Vec<String>,
+) {
+    let size = |text: Option<&String>| text.and_then(|text| text.parse::<Quantity>().ok());
+    let mut begun = 0;
+    for action in &plan.claim_edits {
+        let StatefulSetAction::EditClaim {
+            name, uid, edit, ..
+        } = action
+        else {
+            violations.push(format!("{action} is no edit of a claim"));
+            continue;
+        };
+        let Some(claim) = parsed.observed.claims.get(name) else {
+            violations.push(format!("claim {name} is edited and does not exist"));
+            continue;
+        };
+        if claim.metadata.uid.as_deref() != Some(uid.as_str()) {
+            violations.push(format!("claim {name} is edited under another uid"));
+        }
+        if parsed.claim_rules.update != Some(ClaimUpdates::InPlace) {
+            violations.push(format!(
+                "claim {name} is edited though nobody has asked for it"
+            ));
+        }
+        let target = |refused: &&Refused| refused.action == action.target();
+        let is_new = parsed.observed.refused.iter().find(target).is_none();
+        begun += u32::from(is_new && (edit.storage.is_some() || edit.attributes_class.is_some()));
+        let volume = claim
+            .status
+            .as_ref()
+            .and_then(|status| status.capacity.as_ref());
+        let volume = size(
+            volume
+                .and_then(|all| all.get("storage"))
+                .map(|size| &size.0),
+        );
+        let spec = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref());
+        let before = spec.and_then(|resources| resources.requests.as_ref());
+        let before = size(
+            before
+                .and_then(|all| all.get("storage"))
+                .map(|size| &size.0),
+        );
+        let after = size(edit.storage.as_ref());
+        if after.is_some() && after < before && after <= volume {
+            violations.push(format!("claim {name} gets less room than its volume has"));
+        }
+    }
+    if begun > parsed.claim_rules.parallel {
+        violations.push(format!("{begun} volumes are changed at once"));
     }
 }
 

@@ -57,6 +57,7 @@ pub fn violations(observed: &Observed, plan: &StatefulSetPlan, now: Timestamp) -
     order::creations(&facts, &mut violations);
     order::deletions(&facts, &mut violations);
     claims::follow_policy(&parsed, plan, &mut violations);
+    claims::edits_keep_data(&parsed, plan, &mut violations);
     claims::survive_deletions(&parsed, plan, &mut violations);
     claims::follow_the_policy(&parsed, plan, &mut violations);
     status::is_sound(&parsed, plan, &mut violations);
@@ -98,7 +99,12 @@ fn is_as_desired(
     member: &Member<'_>,
 ) -> bool {
     !member.unavailable()
-        && (!is_updatable(parsed, member.ordinal) || update == Some(&member.revision))
+        && (!is_updatable(parsed, member.ordinal) || is_up_to_date(update, member))
+}
+
+/// Whether the pod is at the update revision, and has the claims of the set's templates.
+fn is_up_to_date(update: Option<&RevisionName>, member: &Member<'_>) -> bool {
+    update == Some(&member.revision) && member.has_its_claims
 }
 
 /// Whether a rolling update may touch the pod.

@@ -7,7 +7,7 @@ use super::super::observed::{ParsedSet, Strategy};
 use super::super::options::{ScaleDown, StuckRollout};
 use super::super::scale::end_of_moment;
 use super::guard::fails_check;
-use super::{Facts, is_updatable, missing};
+use super::{Facts, is_up_to_date, is_updatable, missing};
 
 /// A pod is created only when all lower pods are available, and pods are created one at a time.
 pub(super) fn creations(facts: &Facts<'_, '_>, violations: &mut Vec<String>) {
@@ -125,7 +125,7 @@ fn desired_pod(
             is_updatable(parsed, higher.ordinal)
                 && !higher.terminating
                 && !higher.unavailable()
-                && update.as_ref() != Some(&higher.revision)
+                && !is_up_to_date(update.as_ref(), higher)
                 && deleted
                     .iter()
                     .all(|deleted| deleted.ordinal != higher.ordinal)

@@ -10,7 +10,7 @@ use super::super::observed::Strategy;
 use super::super::options::StuckRollout;
 use super::super::revisions::RevisionName;
 use super::guard::fails_check;
-use super::{Facts, deleted, is_updatable, missing, planned_revision};
+use super::{Facts, deleted, is_up_to_date, is_updatable, missing, planned_revision};
 
 /// A pod is created only for a desired ordinal, only once, and never while a pod of its name exists, even if that pod
 /// is terminating, ended or foreign.
@@ -57,7 +57,7 @@ pub(super) fn deletions_are_justified(facts: &Facts<'_, '_>, violations: &mut Ve
         if !parsed.spec.in_range(member.ordinal) || member.phase == Phase::Ended {
             continue;
         }
-        if update.as_ref() == Some(&member.revision) {
+        if is_up_to_date(update.as_ref(), member) {
             violations.push(format!("{name} is deleted though it is up to date"));
         }
         let below = member.ordinal < parsed.spec.first_updatable();
@@ -140,7 +140,7 @@ pub(super) fn budget_is_respected(facts: &Facts<'_, '_>, violations: &mut Vec<St
     let update = &facts.update;
     let done = |ordinal: i64| {
         let member = parsed.members.get(ordinal);
-        member.is_some_and(|m| !m.unavailable() && update.as_ref() == Some(&m.revision))
+        member.is_some_and(|m| !m.unavailable() && is_up_to_date(update.as_ref(), m))
     };
     // A pod in which the check of the guard fails may go first (rollouts.md R6).
     let fails_check = disrupted.iter().any(|member| fails_check(parsed, member));

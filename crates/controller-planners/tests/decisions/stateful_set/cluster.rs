@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use controller_planners::stateful_set::{
-    Observed, StatefulSetAction, StatefulSetPlan, invariants, plan,
+    Observed, Refused, StatefulSetAction, StatefulSetPlan, invariants, plan,
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodCondition, PodStatus};
+use k8s_openapi::api::core::v1::{
+    PersistentVolumeClaim, PersistentVolumeClaimCondition, Pod, PodCondition, PodStatus,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use resource_kinds::stateful_set_policy::StatefulSetPolicy;
 
@@ -22,9 +25,21 @@ pub struct Cluster {
     pub revisions: BTreeMap<String, ControllerRevision>,
     pub now: Timestamp,
     pub policy: Option<Arc<StatefulSetPolicy>>,
+    /// The writes that the API server refuses at present.
+    pub refused: Vec<Refused>,
     /// The writes to pods, in order.
     pub log: Vec<String>,
     uids: u64,
+}
+
+/// Applies changes of labels or annotations, as a merge patch.
+fn apply(map: &mut BTreeMap<String, String>, changes: &BTreeMap<String, Option<String>>) {
+    for (key, value) in changes {
+        match value {
+            Some(value) => map.insert(key.clone(), value.clone()),
+            None => map.remove(key),
+        };
+    }
 }
 
 impl Cluster {
@@ -37,6 +52,7 @@ impl Cluster {
             revisions: BTreeMap::new(),
             now: situation::now(),
             policy: observed.policy,
+            refused: Vec::new(),
             log: Vec::new(),
             uids: 0,
         };
@@ -68,7 +84,7 @@ impl Cluster {
                 .map(|(n, c)| (n.clone(), Arc::new(c.clone())))
                 .collect(),
             policy: self.policy.clone(),
-            refused: Vec::new(),
+            refused: self.refused.clone(),
         }
     }
 
@@ -184,6 +200,21 @@ impl Cluster {
                     claim.metadata.owner_references = Some(owners.clone());
                 }
             }
+            StatefulSetAction::EditClaim { name, edit, .. } => {
+                let claim = self.claims.get_mut(name).unwrap();
+                let meta = &mut claim.metadata;
+                apply(meta.labels.get_or_insert_default(), &edit.labels);
+                apply(meta.annotations.get_or_insert_default(), &edit.annotations);
+                let spec = claim.spec.get_or_insert_default();
+                if let Some(size) = &edit.storage {
+                    let resources = spec.resources.get_or_insert_default();
+                    let requests = resources.requests.get_or_insert_default();
+                    requests.insert("storage".to_owned(), Quantity(size.clone()));
+                }
+                if let Some(class) = &edit.attributes_class {
+                    spec.volume_attributes_class_name = Some(class.clone());
+                }
+            }
             StatefulSetAction::CreatePod(pod) => self.create_pod((**pod).clone()),
             StatefulSetAction::LabelPod { name, labels, .. } => {
                 let pod = self.pods.get_mut(name).unwrap();
@@ -226,6 +257,29 @@ impl Cluster {
         let image = pod.spec.as_ref().unwrap().containers[0].image.clone();
         self.log.push(format!("+{name}:{}", image.unwrap()));
         assert!(self.pods.insert(name, pod).is_none());
+    }
+
+    /// Acts as the drivers of the volumes: each volume gets the size that its claim requests, unless the claim's
+    /// name is in `broken`.
+    pub fn grow_volumes(&mut self, broken: &[&str]) {
+        for (name, claim) in &mut self.claims {
+            let spec = claim.spec.as_ref().unwrap();
+            let requests = spec.resources.as_ref().and_then(|all| all.requests.clone());
+            let status = claim.status.get_or_insert_default();
+            status.phase = Some("Bound".to_owned());
+            let is_grown = status.capacity == requests;
+            if is_grown || !broken.contains(&name.as_str()) {
+                status.capacity = requests;
+                status.conditions = None;
+            } else {
+                status.conditions = Some(vec![PersistentVolumeClaimCondition {
+                    type_: "ControllerResizeError".to_owned(),
+                    status: "True".to_owned(),
+                    message: Some("no room".to_owned()),
+                    ..PersistentVolumeClaimCondition::default()
+                }]);
+            }
+        }
     }
 
     /// Deletes a pod as a user would.

@@ -3,6 +3,7 @@
 //! `golden/` contains one situation per file: the observed state, and the plan. `scenarios` run several rounds;
 //! `properties` check any input.
 
+mod claim_edits;
 mod cluster;
 mod explained;
 mod golden;

@@ -36,6 +36,9 @@ fn flags() -> impl Strategy<Value = String> {
         "scale-down=what",
         "guard=Quorum",
         "guard=60%",
+        "claims=www size=2 claim-updates=InPlace",
+        "claims=log size=2 removed=www claim-updates=InPlace",
+        "claims=www,log size=3 claim-updates=NewOnly",
     ];
     prop::sample::subsequence(words.to_vec(), 0..6).prop_map(|words| words.join(" "))
 }
@@ -83,10 +86,17 @@ fn claims() -> impl Strategy<Value = String> {
     ];
     let more = ["owner=foreign", "owner=set,pod", "owner=set,foreign"];
     let words = prop::sample::select([words.as_slice(), more.as_slice()].concat());
-    prop::collection::btree_map(0..4, words, 0..4).prop_map(|claims| {
+    let volumes = [
+        "",
+        "size=1 volume=1",
+        "size=3 volume=1",
+        "size=9 volume=1 failed",
+    ];
+    let volumes = prop::sample::select(volumes.to_vec());
+    prop::collection::btree_map(0..4, (words, volumes), 0..4).prop_map(|claims| {
         claims
             .into_iter()
-            .map(|(n, words)| format!("claim www-web-{n} {words}\n"))
+            .map(|(n, (words, volume))| format!("claim www-web-{n} {words} {volume}\n"))
             .collect()
     })
 }

@@ -175,7 +175,7 @@ fn set(words: &Words<'_>) -> StatefulSet {
         .get("claims")
         .iter()
         .flat_map(|names| names.split(','))
-        .map(|name| json!({ "metadata": { "name": name }, "spec": {} }))
+        .map(|name| json!({ "metadata": { "name": name }, "spec": sized(words) }))
         .collect();
     let mut set = json!({
         "metadata": { "name": "web", "namespace": "default", "uid": SET_UID, "generation": 1,
@@ -204,10 +204,16 @@ fn set(words: &Words<'_>) -> StatefulSet {
         "scale-down",
         "max-unavailable",
         "progress-deadline-seconds",
+        "claim-updates",
     ] {
         if let Some(value) = words.get(option) {
             set["metadata"]["annotations"][format!("mainstay.dev/{option}")] = json!(value);
         }
+    }
+    if let Some(name) = words.get("removed") {
+        let removed = json!([{"metadata": {"name": name}}]).to_string();
+        set["metadata"]["annotations"]["apps.mainstay.dev/removed-claim-templates"] =
+            removed.into();
     }
     if words.has("new") {
         set["status"] = json!({ "replicas": 0 });
@@ -286,7 +292,15 @@ fn pod(words: &Words<'_>) -> Pod {
     json_tree::from_value(pod).unwrap()
 }
 
-/// `claim www-web-0 owner=set`
+/// The specification of a claim or of its template, of `size=2` GiB.
+fn sized(words: &Words<'_>) -> Value {
+    match words.get("size") {
+        Some(size) => json!({"resources": {"requests": {"storage": format!("{size}Gi")}}}),
+        None => json!({}),
+    }
+}
+
+/// `claim www-web-0 owner=set size=2 volume=1 failed`
 fn claim(words: &Words<'_>) -> PersistentVolumeClaim {
     let name = words.0[0];
     let (_, ordinal) = name.rsplit_once('-').unwrap();
@@ -307,8 +321,16 @@ fn claim(words: &Words<'_>) -> PersistentVolumeClaim {
     let mut claim = json!({
         "metadata": { "name": name, "namespace": "default", "uid": format!("uid-{name}"),
             "ownerReferences": owners, "resourceVersion": "1" },
-        "spec": {},
+        "spec": sized(words),
     });
+    if let Some(size) = words.get("volume") {
+        let capacity = json!({"storage": format!("{size}Gi")});
+        claim["status"] = json!({"phase": "Bound", "capacity": capacity});
+    }
+    if words.has("failed") {
+        let failed = json!({"type": "NodeResizeError", "status": "True"});
+        claim["status"]["conditions"] = json!([failed]);
+    }
     if words.has("terminating") {
         claim["metadata"]["deletionTimestamp"] = json!(ago(1));
     }
@@ -431,6 +453,18 @@ fn action(action: &StatefulSetAction) -> String {
                 }
             )
             .replace("  ", " ")
+        }
+        StatefulSetAction::EditClaim { name, edit, .. } => {
+            let sizes = edit.storage.iter().map(|size| format!(" size={size}"));
+            let class = edit.attributes_class.iter();
+            let class = class.map(|class| format!(" attributes={class}"));
+            let pairs = edit.labels.iter().chain(&edit.annotations);
+            let pairs = pairs.map(|(key, value)| match value {
+                Some(value) => format!(" {key}={value}"),
+                None => format!(" -{key}"),
+            });
+            let words: Vec<String> = sizes.chain(class).chain(pairs).collect();
+            format!("edit claim {name}{}", words.concat())
         }
         StatefulSetAction::CreatePod(pod) => {
             let name = pod.metadata.name.as_deref().unwrap_or_default();

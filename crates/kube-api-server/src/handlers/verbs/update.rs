@@ -7,7 +7,7 @@ use json_tree::{Value, json};
 use mvcc_store::{KeyValue, Omittable};
 use object_model::{FieldError, FieldPath, Status, StatusReason};
 use resource_kinds::admission::Operation;
-use resource_kinds::{Allocation, mainstay_annotations};
+use resource_kinds::{Allocation, ObjectReader as _, mainstay_annotations};
 
 use crate::access::authorize;
 use crate::admission::dynamic_admission;
@@ -340,12 +340,12 @@ impl Update<'_> {
     fn validate(self, object: &mut Value) -> Result<Vec<FieldError>, Status> {
         let (kind, old) = (&self.request.resource.kind, &self.current.tree);
         let errors = match self.part {
-            ObjectPart::Whole => {
-                reading(self.writer.objects, |reads| {
-                    kind.allocating().allocate(object, Some(old), reads)
-                })?;
-                kind.validate_update(object, old)
-            }
+            ObjectPart::Whole => reading(self.writer.objects, |reads| {
+                kind.allocating().allocate(object, Some(old), reads)?;
+                let namespace = self.request.namespace;
+                let siblings = |group: &str, plural: &str| reads.list(group, plural, namespace);
+                Ok(kind.validate_update_among(object, old, &siblings))
+            })?,
             ObjectPart::Status => {
                 return Ok(kind.status_update().validate_status_update(object, old));
             }

@@ -3,6 +3,7 @@
 //! and other clusters accept the same definition.
 
 mod check;
+mod claims;
 mod guard;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use object_model::LabelSelector;
 use serde::{Deserialize, Serialize};
 
 pub use check::{CheckKind, GuardCheck};
+pub use claims::{ClaimRules, ClaimUpdates, removed_claim_templates};
 pub use guard::{EVICTION_WITHIN, Guard, HealthCount, HealthFacts, MinHealthy, PodHealth};
 
 pub const GROUP: &str = "apps.mainstay.dev";
@@ -77,6 +79,8 @@ pub struct PolicySpec {
     pub selector: Option<meta::LabelSelector>,
     #[serde(default)]
     pub guard: Option<Guard>,
+    #[serde(default)]
+    pub claims: Option<ClaimRules>,
 }
 
 /// A StatefulSet of the namespace of the policy.

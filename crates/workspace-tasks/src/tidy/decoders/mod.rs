@@ -441,6 +441,18 @@ const TABLE: &[(&str, InputSource)] = &[
         "resource-kinds/src/groups/stateful_set_policy/check.rs",
         ByStrangers(&["guard-check"]),
     ),
+    (
+        "resource-kinds/src/groups/stateful_set_policy/claims.rs",
+        ByStrangers(&["claim-templates"]),
+    ),
+    (
+        "resource-kinds/src/groups/apps/stateful_set/claim_templates.rs",
+        ByStrangers(&["claim-templates"]),
+    ),
+    (
+        "controller-planners/src/stateful_set/claim_edits.rs",
+        ByStrangers(&["claim-templates"]),
+    ),
     ("csi-client/src/messages.rs", ByStrangers(&["csi-answers"])),
     (
         "etcd-store/src/messages.rs",

@@ -1,5 +1,6 @@
 //! apps/v1 StatefulSet (`statefulset.md` §6).
 
+mod claim_templates;
 mod validate;
 
 use jiff::Timestamp;
@@ -10,10 +11,10 @@ use crate::json::decode::DecodeError;
 use crate::json::parts;
 use crate::kind::info::{Names, SCALE, STATUS, namespaced};
 use crate::kind::reads::whole;
-use crate::kind::{FieldRead, Kind, KindInfo, Scalable, StatusUpdate, Words, WriteRules};
+use crate::kind::{FieldRead, Kind, KindInfo, Scalable, Siblings, StatusUpdate, Words, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::Field;
-use crate::validation::{claim, pod_template, workload};
+use crate::validation::{claim, metadata, pod_template, workload};
 
 /// apps/v1 StatefulSet.
 #[derive(Debug)]
@@ -77,11 +78,17 @@ impl Kind for StatefulSet {
     }
 
     fn prepare_create(&self, object: &mut Value) {
+        claim_templates::forget(object);
         parts::set(
             object,
             "status",
             json!({"replicas": 0, "availableReplicas": 0}),
         );
+    }
+
+    fn prepare_update(&self, object: &mut Value, old: &Value) {
+        parts::restore(object, old, "status");
+        claim_templates::follow(object, old);
     }
 
     /// `statefulset.md` 6.6
@@ -94,7 +101,23 @@ impl Kind for StatefulSet {
     }
 
     fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        validate::update(object, old)
+        validate::update(object, old, claim_templates::of_annotation(object))
+    }
+
+    /// A policy of the namespace may permit edits of the claim templates (rollouts.md C2).
+    fn validate_update_among(
+        &self,
+        object: &Value,
+        old: &Value,
+        siblings: &Siblings<'_>,
+    ) -> Vec<FieldError> {
+        if !claim_templates::are_edited(object, old) {
+            return self.validate_update(object, old);
+        }
+        let mut errors = metadata::validate_update(object);
+        let updates = claim_templates::opt_in(object, siblings);
+        errors.extend(validate::update(object, old, updates));
+        errors
     }
 
     /// `statefulset.md` 6.14
@@ -105,6 +128,9 @@ impl Kind for StatefulSet {
             // Upstream's path in the message does not contain `spec`.
             let spec = claim.with(&claim.value["spec"]);
             all.extend(pod_template::fractions(&spec));
+        }
+        if let Some(old) = old {
+            all.extend(claim_templates::warnings(object, old));
         }
         all
     }

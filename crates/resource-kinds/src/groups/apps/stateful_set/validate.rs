@@ -3,6 +3,8 @@
 use json_tree::Value;
 use object_model::{FieldError, IntOrPercent, LabelSelector, names};
 
+use super::claim_templates;
+use crate::groups::stateful_set_policy::ClaimUpdates;
 use crate::json::parts;
 use crate::validation::field::{Field, Rules};
 use crate::validation::{claim, metadata, workload};
@@ -35,17 +37,24 @@ pub(super) fn create(object: &Value) -> Vec<FieldError> {
 }
 
 /// The errors of an updated set. Stored values that earlier rules allowed may stay (`statefulset.md` 6.12).
-pub(super) fn update(object: &Value, old: &Value) -> Vec<FieldError> {
+/// `claim_updates` permits edits of the claim templates (rollouts.md C1).
+pub(super) fn update(
+    object: &Value,
+    old: &Value,
+    claim_updates: Option<ClaimUpdates>,
+) -> Vec<FieldError> {
     let spec = Field::of(object, "spec");
     let mut errors = settings(&spec);
-    template(
-        &spec,
-        object["spec"]["template"] != old["spec"]["template"],
-        &mut errors,
-    );
+    let edits_claims = claim_updates.is_some() && claim_templates::are_edited(object, old);
+    let is_changed = object["spec"]["template"] != old["spec"]["template"];
+    template(&spec, is_changed || edits_claims, &mut errors);
     let mut comparable = object["spec"].clone();
     for field in MUTABLE {
         parts::restore(&mut comparable, &old["spec"], field);
+    }
+    if edits_claims {
+        claim_templates::validate(&spec, &mut errors);
+        parts::restore(&mut comparable, &old["spec"], "volumeClaimTemplates");
     }
     if comparable != old["spec"] {
         errors.push(spec.forbidden(SPEC_IMMUTABLE));
@@ -125,7 +134,7 @@ fn template(spec: &Field<'_, '_>, whole: bool, errors: &mut Vec<FieldError>) {
     workload::check_template(spec, "StatefulSet", &claims, whole, errors);
 }
 
-fn claim_template(claim: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
+pub(super) fn claim_template(claim: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let metadata = claim.get("metadata");
     let name = metadata.get("name");
     errors.check_required_text(&name, names::dns_subdomain);
@@ -134,7 +143,7 @@ fn claim_template(claim: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     errors.extend(claim::validate_spec(&claim.get("spec")));
 }
 
-fn claim_names(spec: &Field<'_, '_>) -> Vec<FieldError> {
+pub(super) fn claim_names(spec: &Field<'_, '_>) -> Vec<FieldError> {
     metadata::duplicates(&spec.get("volumeClaimTemplates"), "metadata.name")
 }
 

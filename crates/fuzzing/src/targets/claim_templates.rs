@@ -1,0 +1,92 @@
+//! Annotations of sets and claims that the server and the controller of sets write, and that a client may have changed.
+
+use std::sync::{Arc, LazyLock};
+
+use controller_planners::stateful_set::{Observed, invariants, plan};
+use jiff::Timestamp;
+use json_tree::{Value, json};
+use resource_kinds::Kind;
+use resource_kinds::annotations::{REMOVED_CLAIM_TEMPLATES, TEMPLATE_METADATA};
+use resource_kinds::apps::StatefulSet;
+
+use super::Target;
+use super::texts::text;
+
+/// A stored set whose claims follow their template; its pod template mounts a volume that no template has.
+static SET: LazyLock<Value> = LazyLock::new(|| {
+    json!({"apiVersion": "apps/v1", "kind": "StatefulSet",
+        "metadata": {"name": "db", "namespace": "d", "uid": "u", "resourceVersion": "1",
+            "annotations": {"mainstay.dev/claim-updates": "InPlace"}},
+        "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "db"}},
+            "template": {"metadata": {"labels": {"app": "db"}}, "spec": {"containers": [
+                {"name": "c", "image": "i", "volumeMounts": [{"name": "log", "mountPath": "/log"}]}]}},
+            "volumeClaimTemplates": [{"metadata": {"name": "data", "labels": {"chart": "2"}},
+                "spec": {"resources": {"requests": {"storage": "1Gi"}}}}]}})
+});
+
+pub const CLAIM_TEMPLATES: Target = Target {
+    name: "claim-templates",
+    seeds: &[
+        br#"[{"metadata":{"name":"log"},"spec":{"accessModes":["ReadWriteOnce"]}}]"#,
+        br#"{"labels":{"chart":"1"},"annotations":{"note":"n"}}"#,
+    ],
+    words: &[
+        "\"name\":",
+        "\"metadata\":",
+        "\"labels\":",
+        "{",
+        "}",
+        "[",
+        "]",
+        "null",
+        "data",
+        "log",
+    ],
+    run: |bytes| {
+        if let Some(text) = text(bytes) {
+            removed(text);
+            recorded(text);
+        }
+    },
+};
+
+/// An update of a set whose record of removed templates is the text.
+fn removed(text: &str) {
+    let mut old = SET.clone();
+    old["metadata"]["annotations"][REMOVED_CLAIM_TEMPLATES] = json!(text);
+    old["spec"]["template"]["spec"]["containers"] = json!([]);
+    let mut new = SET.clone();
+    StatefulSet.prepare_update(&mut new, &old);
+    // A template that returned is in the record no more.
+    let record = new["metadata"]["annotations"][REMOVED_CLAIM_TEMPLATES].clone();
+    let record: Vec<Value> = record
+        .as_str()
+        .map(|text| serde_json::from_str(text).expect("JSON"))
+        .unwrap_or_default();
+    let templates = new["spec"]["volumeClaimTemplates"].as_array();
+    for template in templates.into_iter().flatten() {
+        let name = &template["metadata"]["name"];
+        assert!(record.iter().all(|kept| kept["metadata"]["name"] != *name));
+    }
+}
+
+/// The plan for a set and a claim with the text as their records.
+fn recorded(text: &str) {
+    let mut set = SET.clone();
+    set["metadata"]["annotations"][REMOVED_CLAIM_TEMPLATES] = json!(text);
+    let claim = json!({"metadata": {"name": "data-db-0", "namespace": "d", "uid": "c",
+            "resourceVersion": "1", "labels": {"chart": "1"}, "annotations": {TEMPLATE_METADATA: text}},
+        "spec": {"resources": {"requests": {"storage": "1Gi"}}}});
+    let claim = json_tree::from_value(claim).expect("a claim");
+    let observed = Observed {
+        set: Arc::new(json_tree::from_value(set).expect("a set")),
+        claims: [("data-db-0".to_owned(), Arc::new(claim))].into(),
+        ..Observed::default()
+    };
+    let now = Timestamp::UNIX_EPOCH;
+    let plan = plan(&observed, now).expect("complete identities");
+    assert_eq!(
+        invariants::violations(&observed, &plan, now),
+        Vec::<String>::new()
+    );
+}
