@@ -1,9 +1,12 @@
 //! Explanations of objects that change the number of pods, or limit their eviction.
 
+use std::sync::Arc;
+
 use controller_planners::disruption::selected;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use pod_lifecycle::diagnosis::{Remedy, text};
+use resource_kinds::pod_view::PodView;
 
 use super::chain_builder::ChainBuilder;
 use super::deletion::blocked_deletion;
@@ -157,6 +160,29 @@ pub(super) fn budget(
         true => explanation,
         false => explanation.note(format!("no pod may be evicted; to allow one: {allow}")),
     }
+}
+
+/// Adds the budget that holds an eviction of the pod; returns whether there is one.
+pub(super) fn holding_budget(builder: &mut ChainBuilder<'_>, pod: &PodView) -> bool {
+    let observed = builder.observed;
+    let holds = |budget: &&Arc<PodDisruptionBudget>| {
+        let allowed = budget
+            .status
+            .as_ref()
+            .and_then(|status| status.disruptions_allowed);
+        let selected = selected(&observed.namespace, budget, &observed.pods);
+        allowed.unwrap_or_default() <= 0 && selected.iter().any(|one| one.uid == pod.uid)
+    };
+    let Some(budget) = observed.budgets.iter().find(holds) else {
+        return false;
+    };
+    let name = text::name(&budget.metadata);
+    let object = observed.object("PodDisruptionBudget", name);
+    builder.link(object, "HoldsEvictions", "allows no disruption now", None);
+    let edit = text::kubectl(&observed.namespace, &format!("edit pdb {name}"));
+    let remedy = "its other pods have to be healthy; or allow a disruption, or take `budgets` out of the guard";
+    builder.remedy(Remedy::new(remedy).with(edit));
+    true
 }
 
 /// A drain that a disruption budget blocks.

@@ -16,6 +16,7 @@ use super::chain_builder::ChainBuilder;
 use super::claim_edits;
 use super::explanation::{CauseChain, Explanation, Object, merged};
 use super::observed::ObservedNamespace;
+use super::scaling;
 use super::set_summary;
 
 /// Explains the state of the set.
@@ -140,6 +141,8 @@ struct View<'e> {
     set: &'e StatefulSet,
     name: &'e str,
     plan: StatefulSetPlan,
+    /// Whether budgets hold updates and scale-downs.
+    has_budgets: bool,
 }
 
 impl<'e> View<'e> {
@@ -160,10 +163,15 @@ impl<'e> View<'e> {
             policy: in_force(name, set.metadata.labels.as_ref(), &observed.policies).cloned(),
             refused: Vec::new(),
         };
+        let guard = input
+            .policy
+            .as_ref()
+            .and_then(|policy| policy.spec.guard.as_ref());
         Ok(Self {
             observed,
             set,
             name,
+            has_budgets: guard.is_some_and(|guard| guard.budgets),
             plan: plan(&input, observed.now)?,
         })
     }
@@ -300,6 +308,10 @@ impl<'e> View<'e> {
              the controller runs",
         );
         if let Some(present) = self.observed.pod(pod) {
+            // With `budgets` of the guard, a budget may hold the eviction (rollouts.md R28).
+            if self.has_budgets && scaling::holding_budget(&mut builder, present) {
+                return Some(builder.chain());
+            }
             let problem =
                 pod_lifecycle::diagnosis::pod(present).filter(|_| goal == "to be deleted");
             if let Some(problem) = problem {

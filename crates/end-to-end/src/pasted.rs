@@ -17,6 +17,8 @@ pub struct Pasted<'m> {
     replaced: Vec<(String, String)>,
     location: Location<'m>,
     scripts: AtomicUsize,
+    /// Texts of warnings that the page explains.
+    warnings: Vec<&'static str>,
 }
 
 /// The machine on which the shell runs.
@@ -61,6 +63,7 @@ impl<'m> Pasted<'m> {
             directory,
             location: Location::Host(data),
             scripts: AtomicUsize::new(0),
+            warnings: Vec::new(),
         }
     }
 
@@ -76,6 +79,7 @@ impl<'m> Pasted<'m> {
             replaced: Vec::new(),
             location: Location::Machine(machine),
             scripts: AtomicUsize::new(0),
+            warnings: Vec::new(),
         }
     }
 
@@ -89,6 +93,13 @@ impl<'m> Pasted<'m> {
     pub fn with(mut self, on_the_page: &str, here: &str) -> Self {
         self.replaced
             .push((on_the_page.to_owned(), here.to_owned()));
+        self
+    }
+
+    /// Accepts warnings with this text, which the page explains.
+    #[must_use]
+    pub fn with_warning(mut self, text: &'static str) -> Self {
+        self.warnings.push(text);
         self
     }
 
@@ -170,7 +181,11 @@ impl<'m> Pasted<'m> {
         let mut warnings = printed
             .lines()
             .filter(|line| line.to_lowercase().starts_with("warning:"));
-        let warned = warnings.find(|line| !line.contains(NO_QUOTAS));
+        let is_expected = |line: &str| {
+            let mut expected = self.warnings.iter();
+            line.contains(NO_QUOTAS) || expected.any(|text| line.contains(text))
+        };
+        let warned = warnings.find(|line| !is_expected(line));
         assert_eq!(warned, None, "{page} warns: {output:#?}");
         output
     }

@@ -103,7 +103,8 @@ fn annotations_of_mainstay(kubectl: &Kubectl) {
          Unsupported value: \"Never\": supported values: \"Replace\", \"Wait\""
     );
     let name = kubectl.fails(&["annotate", "sts", "web", "mainstay.dev/stuck=Wait"]);
-    let message = "a StatefulSet may have: mainstay.dev/lost-volume (Recreate or Wait), \
+    let message = "a StatefulSet may have: mainstay.dev/claim-updates (InPlace or NewOnly), \
+                 mainstay.dev/lost-volume (Recreate or Wait), \
                  mainstay.dev/lost-volume-seconds (1 to 2147483647), \
                  mainstay.dev/max-unavailable (AsReleased or Corrected), ";
     assert!(

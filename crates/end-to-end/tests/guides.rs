@@ -106,6 +106,10 @@ fn the_rollout_policies_page_can_be_pasted() {
 fn the_claim_templates_page_can_be_pasted() {
     let instance = Instance::start(&[]);
     let pasted = Pasted::for_instance(&instance);
+    let kept = "the claims of the removed template \"data\" are kept";
+    let pasted = pasted
+        .with_warning(kept)
+        .with_warning("previously managed with 'kubectl apply'");
     let output = pasted.page("docs/claim-templates.md");
     for text in [
         "data-db-0   2Gi    2",
@@ -117,7 +121,6 @@ fn the_claim_templates_page_can_be_pasted() {
     ] {
         assert!(output.stdout.contains(text), "{text}: {output:#?}");
     }
-    let kept = "the claims of the removed template \"data\" are kept";
     assert!(output.stderr.contains(kept), "{output:#?}");
 }
 

@@ -379,6 +379,7 @@ fn policy(min_healthy: u8) -> Option<Arc<StatefulSetPolicy>> {
         min_healthy: MinHealthy::Part(IntOrPercent::Int(min_healthy.into())),
         health: None,
         recovered: None,
+        budgets: false,
     };
     let policy = StatefulSetPolicy {
         spec: PolicySpec {

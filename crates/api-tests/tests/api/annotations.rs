@@ -4,7 +4,8 @@ use json_tree::{Value, json};
 
 use crate::harness::{Api, CONFIG_MAPS, PODS, SETS, config_map, pod, stateful_set};
 
-const ALLOWED: &str = "a StatefulSet may have: mainstay.dev/lost-volume (Recreate or Wait), \
+const ALLOWED: &str = "a StatefulSet may have: mainstay.dev/claim-updates (InPlace or NewOnly), \
+    mainstay.dev/lost-volume (Recreate or Wait), \
     mainstay.dev/lost-volume-seconds (1 to 2147483647), mainstay.dev/max-unavailable (AsReleased or \
     Corrected), mainstay.dev/node-failure (Failover or Wait), \
     mainstay.dev/ordinal-node-port (1 to 65535), mainstay.dev/progress-deadline-seconds (1 to 2147483647), \

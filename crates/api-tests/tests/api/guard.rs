@@ -192,6 +192,33 @@ async fn a_purpose_takes_no_budget() {
     assert_eq!(evict(&api, 2, json!({ PURPOSE: "Update" })).await.0, 201);
 }
 
+/// rollouts.md R28: with `budgets`, a budget holds evictions of the controller as well.
+#[tokio::test]
+async fn budgets_hold_updates_where_the_guard_says_so() {
+    let api = with_set(json!(1)).await;
+    let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+    let budget = json!({"metadata": {"name": "b"},
+        "spec": {"minAvailable": 3, "selector": {"matchLabels": {"app": "db"}}}});
+    api.create(budgets, budget).await;
+    let set = |on: bool| json!({"spec": {"guard": {"budgets": on}}});
+    let path = format!("{POLICIES}/p");
+    assert_eq!(api.patch(&path, "merge", set(true)).await.0, 200);
+    let update = json!({ PURPOSE: "Update" });
+    let (code, held) = evict(&api, 2, update.clone()).await;
+    assert_eq!(code, 429);
+    assert_eq!(held["details"]["causes"][0]["reason"], "DisruptionBudget");
+    // An unhealthy pod takes no budget if the budget says so.
+    let always = json!({"spec": {"unhealthyPodEvictionPolicy": "AlwaysAllow"}});
+    assert_eq!(
+        api.patch(&format!("{budgets}/b"), "merge", always).await.0,
+        200
+    );
+    set_ready(&api, 1, "False").await;
+    assert_eq!(evict(&api, 1, update.clone()).await.0, 201);
+    assert_eq!(api.patch(&path, "merge", set(false)).await.0, 200);
+    assert_eq!(evict(&api, 2, update).await.0, 201);
+}
+
 /// rollouts.md S1, S2, S4: without a guard in force nothing is held; an unreadable policy is not an absent one.
 #[tokio::test]
 async fn only_a_guard_that_is_in_force_holds() {

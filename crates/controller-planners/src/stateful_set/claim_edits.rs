@@ -126,7 +126,8 @@ pub(super) fn plan(parsed: &ParsedSet<'_>, draft: &mut Draft) {
         return;
     }
     let mut candidates = candidates(parsed);
-    draft.template_claims = Some(count(parsed, &candidates));
+    let counts = count(parsed, &candidates);
+    draft.template_claims = (!counts.is_empty()).then_some(counts);
     for candidate in &candidates {
         if let Some(cause) = candidate.failure() {
             draft.wait(candidate.ordinal, cause);

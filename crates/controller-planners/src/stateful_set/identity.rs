@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use object_model::{IncompleteMetadata, Uid};
 use resource_kinds::annotations::ENDS_WITH_LEASE;
+pub use resource_kinds::apps::ordinal;
 use resource_kinds::{MetadataIdentity, labels};
 
 use super::options::{NodeFailure, Options};
@@ -31,17 +32,6 @@ pub fn claim_name(template: &str, set: &str, ordinal: i64) -> String {
 /// The ordinal of a claim, if the claim's name is one of that template and set.
 pub(super) fn claim_ordinal(template: &str, set: &str, claim: &str) -> Option<i64> {
     ordinal(set, claim.strip_prefix(template)?.strip_prefix('-')?)
-}
-
-/// The ordinal of a pod, if the pod's name is a name of the set's pods.
-///
-/// `web-3` of the set `web` is 3; `web-03`, `web-x` and `web-99999999999` are no names of the set.
-pub fn ordinal(set: &str, pod: &str) -> Option<i64> {
-    let digits = pod.strip_prefix(set)?.strip_prefix('-')?;
-    let ordinal: i32 = digits.parse().ok()?;
-    // Only the canonical spelling is accepted: `web-03`, `web-+3` and `web--0` are other names.
-    let canonical = digits == "0" || digits.starts_with(|first| ('1'..='9').contains(&first));
-    canonical.then_some(i64::from(ordinal))
 }
 
 /// The labels of a pod that are added to those of the template.
@@ -176,21 +166,6 @@ fn volumes(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// statefulset.md 1.1, 1.2: only a canonical name has an ordinal.
-    #[test]
-    fn only_canonical_names_have_an_ordinal() {
-        assert_eq!(ordinal("web", "web-0"), Some(0));
-        assert_eq!(ordinal("web", "web-12"), Some(12));
-        assert_eq!(ordinal("web-1", "web-1-2"), Some(2));
-        for name in [
-            "web", "web-", "web-01", "web-+1", "web-x", "web-1-2", "db-0", "web--1",
-        ] {
-            assert_eq!(ordinal("web", name), None, "{name}");
-        }
-        assert_eq!(ordinal("web", "web-2147483647"), Some(2_147_483_647));
-        assert_eq!(ordinal("web", "web-2147483648"), None);
-    }
 
     /// statefulset.md 2.3: a claim replaces a volume of its name.
     #[test]

@@ -407,6 +407,9 @@ impl<'a> ParsedSet<'a> {
 /// The removed claim templates. A template of the set is not removed, whatever the record says.
 fn removed_templates(set: &StatefulSet) -> Vec<String> {
     let mut removed = removed_claim_templates(set.metadata.annotations.as_ref());
+    if removed.is_empty() {
+        return removed;
+    }
     let templates = set
         .spec
         .iter()

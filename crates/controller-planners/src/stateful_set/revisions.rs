@@ -327,11 +327,13 @@ fn create(
     RevisionName::new(&full_name)
 }
 
-/// The annotations of the set that are copied to a revision: all annotations except mainstay's options.
+/// The annotations of the set that are copied to a revision: all annotations except mainstay's options, and the record of
+/// removed claim templates, which is the set's alone and may be large.
 fn noted(all: Option<&BTreeMap<String, String>>) -> Option<BTreeMap<String, String>> {
     let copied = all?
         .iter()
-        .filter(|(key, _)| !key.starts_with(annotations::OWN_PREFIX));
+        .filter(|(key, _)| !key.starts_with(annotations::OWN_PREFIX))
+        .filter(|(key, _)| *key != annotations::REMOVED_CLAIM_TEMPLATES);
     Some(copied.map(|(k, v)| (k.clone(), v.clone())).collect())
 }
 

@@ -151,6 +151,7 @@ fn whole(mut value: Value, observed: &mut ObservedNamespace, cluster: &mut Obser
         "EndpointSlice" => observed.slices.push(object(value)),
         "Ingress" => observed.ingresses.push(object(value)),
         "HorizontalPodAutoscaler" => observed.autoscalers.push(object(value)),
+        "StatefulSetPolicy" => observed.policies.push(object(value)),
         "PodDisruptionBudget" => observed.budgets.push(object(value)),
         "VolumeSnapshot" => observed.snapshots.push(object(value)),
         "Event" => observed.events.push(object(value)),

@@ -128,6 +128,15 @@ fn the_opt_in_restarts_nothing() {
     assert_eq!(condition(&cluster, "ClaimsUpToDate"), "");
 }
 
+/// rollouts.md S9: a set without claims has no condition about them, also under the default of a namespace.
+#[test]
+fn a_set_without_claims_has_no_condition_about_them() {
+    let mut cluster = Cluster::new("set replicas=1 new claim-updates=InPlace");
+    set_templates(&mut cluster, &[]);
+    cluster.settle();
+    assert_eq!(condition(&cluster, "ClaimsUpToDate"), "");
+}
+
 /// rollouts.md C4, C8: volumes grow one after the other, the highest first, and no pod restarts.
 #[test]
 fn volumes_grow_one_by_one_without_a_restart() {

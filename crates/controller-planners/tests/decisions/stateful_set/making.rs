@@ -122,6 +122,7 @@ fn a_revision_has_the_labels_of_its_template_and_the_notes_of_its_set() {
     let notes = [
         ("kubernetes.io/change-cause", "because"),
         ("mainstay.dev/stuck-rollout", "Wait"),
+        ("apps.mainstay.dev/removed-claim-templates", "[]"),
     ];
     let notes = notes.map(|(key, value)| (key.to_owned(), value.to_owned()));
     cluster.set.metadata.annotations = Some(BTreeMap::from(notes));

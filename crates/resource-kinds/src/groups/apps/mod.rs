@@ -10,4 +10,4 @@ pub use controller_revision::ControllerRevision;
 pub use daemon_set::DaemonSet;
 pub use deployment::Deployment;
 pub use replica_set::ReplicaSet;
-pub use stateful_set::StatefulSet;
+pub use stateful_set::{StatefulSet, ordinal};

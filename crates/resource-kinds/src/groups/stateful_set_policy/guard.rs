@@ -22,6 +22,9 @@ pub struct Guard {
     /// The check that all healthy pods pass before the next one is deleted.
     #[serde(default)]
     pub recovered: Option<GuardCheck>,
+    /// Whether PodDisruptionBudgets hold updates and scale-downs, too (rollouts.md R28).
+    #[serde(default)]
+    pub budgets: bool,
 }
 
 impl Guard {

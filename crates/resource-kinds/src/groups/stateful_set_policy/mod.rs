@@ -159,17 +159,10 @@ pub fn in_force<P: AsRef<StatefulSetPolicy>>(
     labels: Option<&BTreeMap<String, String>>,
     policies: impl IntoIterator<Item = P>,
 ) -> Option<P> {
-    let mut best: Option<P> = None;
-    for policy in policies {
-        let is_better = policy.as_ref().concerns(set, labels)
-            && best
-                .as_ref()
-                .is_none_or(|best| policy.as_ref().rank() < best.as_ref().rank());
-        if is_better {
-            best = Some(policy);
-        }
-    }
-    best
+    let concerning = policies
+        .into_iter()
+        .filter(|policy| policy.as_ref().concerns(set, labels));
+    concerning.min_by(|a, b| a.as_ref().rank().cmp(&b.as_ref().rank()))
 }
 
 impl AsRef<StatefulSetPolicy> for StatefulSetPolicy {

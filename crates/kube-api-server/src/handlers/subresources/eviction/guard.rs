@@ -4,6 +4,7 @@
 use jiff::Timestamp;
 use json_tree::Value;
 use object_model::{Cause, Status, StatusDetails, StatusReason};
+use resource_kinds::apps::ordinal;
 use resource_kinds::stateful_set_policy::{
     CheckKind, GROUP, Guard, HealthCount, HealthFacts, PLURAL, StatefulSetPolicy, in_force,
 };
@@ -12,8 +13,18 @@ use crate::objects::metadata;
 use crate::objects::storage::SyncReads;
 use crate::objects::write_turn::WriteTurn;
 
-/// Checks that the guard of the pod's set permits the eviction; returns whether the set has a guard. The turn is taken
-/// before the pods are counted, so that two evictions never use the same healthy pod.
+/// The guard of a pod's set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Guarding {
+    /// The pod has no set, or its set no guard.
+    Unguarded,
+    Guarded {
+        /// Whether budgets hold evictions by the controller of the set, too.
+        has_budgets: bool,
+    },
+}
+
+/// Checks that the guard of the pod's set permits the eviction. The turn is taken before the pods are counted, so that two evictions never use the same healthy pod.
 ///
 /// *Errors.* 429 if the guard holds the pod; 500 if the policies cannot be read.
 pub(super) fn check(
@@ -22,9 +33,9 @@ pub(super) fn check(
     namespace: &str,
     pod: &Value,
     now: Timestamp,
-) -> Result<bool, Status> {
+) -> Result<Guarding, Status> {
     let Some(set) = GuardedSet::of(reads, namespace, pod)? else {
-        return Ok(false);
+        return Ok(Guarding::Unguarded);
     };
     if let Some(turn) = turn {
         turn.take(reads);
@@ -36,7 +47,9 @@ pub(super) fn check(
     });
     let count = set.guard.count(set.replicas, desired.map(facts), now);
     match count.permits(set.guard.judge(facts(pod), now), set.desires(pod)) {
-        true => Ok(true),
+        true => Ok(Guarding::Guarded {
+            has_budgets: set.guard.budgets,
+        }),
         false => Err(refused(&set.policy, count)),
     }
 }
@@ -94,8 +107,7 @@ impl GuardedSet {
 
     /// Whether the ordinal of a pod is one of the desired ordinals.
     fn desires(&self, pod: &Value) -> bool {
-        let ordinal = metadata::text(pod, "name").strip_prefix(self.name.as_str());
-        let ordinal = ordinal.and_then(|rest| rest.strip_prefix('-')?.parse::<i64>().ok());
+        let ordinal = ordinal(&self.name, metadata::text(pod, "name"));
         ordinal.is_some_and(|ordinal| (self.start..self.start + self.replicas).contains(&ordinal))
     }
 }

@@ -12,6 +12,7 @@ use resource_kinds::annotations::PURPOSE;
 use resource_kinds::mainstay_annotations;
 use resource_kinds::stateful_set_policy::{EVICTION_WITHIN, Purpose};
 
+use self::guard::Guarding;
 use super::created;
 use crate::access::authorize;
 use crate::admission::dynamic_admission;
@@ -77,7 +78,7 @@ fn purpose(eviction: &Value, name: &str) -> Result<Option<Purpose>, Status> {
 }
 
 /// Checks that the user may delete the pod: budgets do not hold an eviction with a purpose, just as they do not hold a
-/// deletion.
+/// deletion, unless the guard of the set has `budgets`.
 ///
 /// *Errors.* 403.
 fn authorize_deletion(writer: Writer<'_>, call: &Call) -> Result<(), Status> {
@@ -116,10 +117,11 @@ async fn evict(
         let mut guard = None;
         if !is_over(&pod) {
             // The budget is not charged for a pod that the guard holds.
-            reading(writer.objects, |reads| {
+            let guarding = reading(writer.objects, |reads| {
                 guard::check(reads, None, request.namespace, &pod, Timestamp::now())
             })?;
-            if purpose.is_none()
+            let budgets_hold = guarding == Guarding::Guarded { has_budgets: true };
+            if (purpose.is_none() || budgets_hold)
                 && let Some(budget) = budget_of(writer, request.namespace, &pod)?
             {
                 if is_broken(&pod, &budget) {
@@ -169,9 +171,10 @@ async fn remove(
                 return Err(request.resource.conflict(request.name, text));
             }
             let now = Timestamp::now();
-            let is_guarded = reading(writer.objects, |reads| {
+            let guarding = reading(writer.objects, |reads| {
                 guard::check(reads, Some(&turn), request.namespace, pod, now)
             })?;
+            let is_guarded = guarding != Guarding::Unguarded;
             let mut marked = marked(pod, is_guarded, now);
             if let Some(version) = &version {
                 metadata::of(&mut marked)

@@ -1,7 +1,10 @@
 //! apps/v1 StatefulSet (`statefulset.md` §6).
 
 mod claim_templates;
+mod ordinal;
 mod validate;
+
+pub use ordinal::ordinal;
 
 use jiff::Timestamp;
 use json_tree::{Value, json};
