@@ -72,7 +72,18 @@ pub(super) fn follow(object: &mut Value, old: &Value) {
     let removed = templates(old).iter();
     let removed = removed.filter(|template| !has(present, name(template)));
     let still = kept.iter().filter(|kept| !has(present, name(kept)));
-    let Some(record) = record(still.chain(removed).cloned().collect()) else {
+    let record = record(still.chain(removed).cloned().collect());
+    set_record(object, record);
+}
+
+/// Restores the record of the stored set.
+pub(super) fn keep_record(object: &mut Value, old: &Value) {
+    let record = old["metadata"]["annotations"][REMOVED_CLAIM_TEMPLATES].as_str();
+    set_record(object, record.map(str::to_owned));
+}
+
+fn set_record(object: &mut Value, record: Option<String>) {
+    let Some(record) = record else {
         return forget(object);
     };
     let annotations =
@@ -181,7 +192,7 @@ mod tests {
 
     use super::*;
     use crate::groups::apps::StatefulSet;
-    use crate::kind::Kind;
+    use crate::kind::{Kind, StatusUpdate};
 
     fn template(name: &str) -> Value {
         json!({"metadata": {"name": name}, "spec": {"accessModes": ["ReadWriteOnce"],
@@ -329,6 +340,15 @@ mod tests {
         let old = set(Some("InPlace"), &["data"], &["data"]);
         StatefulSet.prepare_update(&mut new, &old);
         assert_eq!(kept(&new), [] as [Value; 0]);
+
+        let mut through_status = new.clone();
+        through_status["metadata"]["annotations"][REMOVED_CLAIM_TEMPLATES] = json!(made_up);
+        StatefulSet.prepare_status_update(&mut through_status, &old);
+        assert_eq!(kept(&through_status), [] as [Value; 0]);
+        let mut stored = old.clone();
+        stored["metadata"]["annotations"][REMOVED_CLAIM_TEMPLATES] = json!(made_up);
+        StatefulSet.prepare_status_update(&mut through_status, &stored);
+        assert_eq!(kept(&through_status).len(), 1);
 
         let named: Vec<Value> = (0..20).map(|n| template(&format!("t{n}"))).collect();
         let text = record(named).unwrap();

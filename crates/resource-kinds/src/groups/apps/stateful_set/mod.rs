@@ -177,6 +177,12 @@ impl StatusUpdate for StatefulSet {
         READS
     }
 
+    /// The record of removed claim templates does not change through `status` either.
+    fn prepare_status_update(&self, object: &mut Value, old: &Value) {
+        parts::restore_all_but(object, old, &["status", "metadata"]);
+        claim_templates::keep_record(object, old);
+    }
+
     fn validate_status_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         validate::status(object, old)
     }
