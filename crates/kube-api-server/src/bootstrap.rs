@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use futures::{StreamExt, TryStreamExt, stream};
 use json_tree::{Value, json};
 use object_model::{Status, StatusReason};
-use resource_kinds::annotations::RBAC_AUTOUPDATE;
+use resource_kinds::annotations::{RBAC_AUTOUPDATE, SCHEMA_NUMBER};
 
 use crate::catalog::registry::Resource;
 use crate::handlers::verbs::create::create;
@@ -125,15 +125,37 @@ fn is_own_definition(default: &Value) -> bool {
     default["kind"] == "CustomResourceDefinition" && group.ends_with(".mainstay.dev")
 }
 
-/// The existing definition of a kind of mainstay with the versions of its default: the schema belongs to the server,
-/// and an earlier version of the server had fewer fields. `None` if the versions are the same.
+/// The number of a definition's schema; 0 without a number.
+fn schema_number(definition: &Value) -> u64 {
+    let number = definition["metadata"]["annotations"][SCHEMA_NUMBER].as_str();
+    number
+        .and_then(|text| text.parse().ok())
+        .unwrap_or_default()
+}
+
+/// The existing definition of a kind of mainstay with the versions of its default: the schema belongs to the program,
+/// and an earlier version of the program had fewer fields. Versions that the default does not have stay. `None` if the
+/// existing schema is the same or a newer one, as after the start of an earlier version of the program.
 fn with_own_versions(there: &Value, default: &Value) -> Option<Value> {
-    let versions = &default["spec"]["versions"];
-    (there["spec"]["versions"] != *versions).then(|| {
-        let mut changed = there.clone();
-        changed["spec"]["versions"] = versions.clone();
-        changed
-    })
+    if schema_number(there) >= schema_number(default) {
+        return None;
+    }
+    let own = default["spec"]["versions"].as_array()?;
+    let mut versions = own.clone();
+    let present = there["spec"]["versions"].as_array();
+    let others = present.into_iter().flatten();
+    let others = others.filter(|version| own.iter().all(|own| own["name"] != version["name"]));
+    for other in others {
+        let mut other = other.clone();
+        // Only one version is the storage version.
+        other["storage"] = false.into();
+        versions.push(other);
+    }
+    let mut changed = there.clone();
+    changed["spec"]["versions"] = versions.into();
+    changed["metadata"]["annotations"][SCHEMA_NUMBER] =
+        default["metadata"]["annotations"][SCHEMA_NUMBER].clone();
+    Some(changed)
 }
 
 /// Creates an object if it does not exist, adds missing parts to default roles and bindings, and updates the schemas of
@@ -173,7 +195,15 @@ pub(crate) async fn ensure(
         }
         let mut change = |there: &Value| Ok(renewed(there).unwrap_or_else(|| there.clone()));
         let done = update(writer, &request, ObjectPart::Whole, &mut change).await;
-        return done.map(drop).map_err(failed);
+        return match done {
+            // The cluster works with the former schema.
+            Err(status) if is_definition => {
+                let error = status.message;
+                tracing::warn!(name, error, "the schema of a kind is not renewed");
+                Ok(())
+            }
+            done => done.map(drop).map_err(failed),
+        };
     }
     let created = match accepted(&resource, object) {
         Ok(object) => create(writer, &request, object).await,
@@ -371,6 +401,35 @@ mod tests {
         assert!(!has(&there));
         there["metadata"] = json!({});
         assert!(!has(&there));
+    }
+
+    fn definition(number: Option<&str>, versions: &[(&str, &str)]) -> Value {
+        let versions = versions.iter().map(|(name, schema)| {
+            json!({"name": name, "served": true, "storage": *name == "v1", "schema": schema})
+        });
+        let mut definition =
+            json!({"metadata": {}, "spec": {"versions": versions.collect::<Vec<_>>()}});
+        if let Some(number) = number {
+            definition["metadata"]["annotations"] = json!({SCHEMA_NUMBER: number});
+        }
+        definition
+    }
+
+    /// A schema is renewed only by a newer one, so that servers of two versions do not change it back and forth.
+    #[test]
+    fn a_schema_is_renewed_by_a_newer_one_only() {
+        let own = definition(Some("3"), &[("v1", "new")]);
+        for there in [None, Some("2"), Some("x")] {
+            let there = definition(there, &[("v1", "old"), ("v0", "other")]);
+            let renewed = with_own_versions(&there, &own).unwrap();
+            let expected = definition(Some("3"), &[("v1", "new"), ("v0", "other")]);
+            assert_eq!(renewed, expected);
+            assert_eq!(with_own_versions(&renewed, &own), None);
+        }
+        for there in ["3", "4", "10"] {
+            let there = definition(Some(there), &[("v1", "of another program")]);
+            assert_eq!(with_own_versions(&there, &own), None);
+        }
     }
 
     #[test]

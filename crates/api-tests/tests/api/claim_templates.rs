@@ -126,7 +126,11 @@ async fn a_removed_template_survives_server_side_apply() {
     let (code, undone) = api.patch(DB, "json", undo).await;
     assert_eq!(code, 200, "{undone}");
     assert_eq!(names(&undone), ["data", "log"]);
-    assert_eq!(undone["metadata"]["annotations"][REMOVED], Value::Null);
+    assert_eq!(undone["metadata"]["annotations"][REMOVED], record);
+    // The same configuration, without the template, can be applied again: its pod template mounts the volume.
+    let mut mounting = set(Some("InPlace"), &["data"]);
+    mounting["spec"]["template"] = undone["spec"]["template"].clone();
+    assert_eq!(names(&apply(mounting).await), ["data", "log"]);
 }
 
 /// A cluster of an earlier version gets the fields of this version when a server starts.
@@ -145,6 +149,8 @@ async fn the_schema_of_an_own_kind_is_renewed_at_a_start() {
         .and_then(Value::as_object_mut)
         .unwrap()
         .remove("claims");
+    old[0]["metadata"]["annotations"] = json!({});
+    let older = old.clone();
     let api = start(old).await;
     let path = format!(
         "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{}",
@@ -167,5 +173,12 @@ async fn the_schema_of_an_own_kind_is_renewed_at_a_start() {
         api.get(&path).await.1["metadata"]["resourceVersion"],
         version,
         "no further write"
+    );
+    drop(api);
+    let api = start(older).await;
+    assert_eq!(
+        api.get(&path).await.1["metadata"]["resourceVersion"],
+        version,
+        "an earlier version of the program leaves the schema"
     );
 }

@@ -3,7 +3,7 @@
 //! The policy works only by owner references, because the garbage collector deletes the claims. A reference is
 //! therefore written only where the policy demands deletion, and removed everywhere else.
 
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use object_model::Uid;
@@ -16,24 +16,96 @@ use super::claim_edits;
 use super::draft::Draft;
 use super::identity;
 use super::member::Member;
-use super::observed::{ClaimState, ParsedSet, Retention, Spec};
+use super::observed::{ClaimState, ParsedSet, Retention, Spec, template_names};
 use super::plan::{SetEvent, StatefulSetAction};
 use super::waiting::Cause;
 
 /// The names of the claims of an ordinal, in the order of their templates.
 pub(super) fn names(spec: &Spec<'_>, ordinal: i64) -> Vec<String> {
-    let templates = spec
-        .claim_templates
-        .iter()
-        .filter_map(|t| t.metadata.name.as_deref());
-    templates
+    template_names(spec.claim_templates)
         .map(|template| identity::claim_name(template, spec.name, ordinal))
         .collect()
 }
 
-/// The reason why the pod of that ordinal cannot be created now.
-pub(super) fn obstacle(parsed: &ParsedSet<'_>, ordinal: i64) -> Option<Cause> {
-    for claim_name in names(&parsed.spec, ordinal) {
+/// A claim of the pod of an ordinal.
+struct PodClaim<'t> {
+    name: String,
+    template: &'t PersistentVolumeClaim,
+    /// Whether the set has removed the template since the pod's revision.
+    is_restored: bool,
+}
+
+/// The claims of an ordinal: of the set's templates, and of these removed templates.
+fn pod_claims<'t>(
+    spec: &Spec<'t>,
+    restored: &[&'t PersistentVolumeClaim],
+    ordinal: i64,
+) -> Vec<PodClaim<'t>> {
+    let present = spec
+        .claim_templates
+        .iter()
+        .map(|template| (template, false));
+    let restored = restored.iter().map(|template| (*template, true));
+    let claims = present
+        .chain(restored)
+        .filter_map(|(template, is_restored)| {
+            let name = identity::claim_name(template.metadata.name.as_deref()?, spec.name, ordinal);
+            Some(PodClaim {
+                name,
+                template,
+                is_restored,
+            })
+        });
+    claims.collect()
+}
+
+/// The removed claim templates that a pod template mounts: an earlier revision has volumes of templates that the set has
+/// lost since then (rollouts.md C7).
+pub(super) fn restored<'p>(
+    parsed: &'p ParsedSet<'_>,
+    template: &PodTemplateSpec,
+) -> Vec<&'p PersistentVolumeClaim> {
+    if parsed.removed_templates.is_empty() {
+        return Vec::new();
+    }
+    let Some(pod) = &template.spec else {
+        return Vec::new();
+    };
+    let is_mounted = |volume: &str| {
+        let containers = pod.init_containers.iter().flatten().chain(&pod.containers);
+        containers.into_iter().any(|container| {
+            let mounts = container.volume_mounts.iter().flatten();
+            let devices = container.volume_devices.iter().flatten();
+            let mut names = mounts
+                .map(|mount| &mount.name)
+                .chain(devices.map(|one| &one.name));
+            names.any(|name| name == volume)
+        })
+    };
+    let is_defined = |name: &str| {
+        pod.volumes
+            .iter()
+            .flatten()
+            .any(|volume| volume.name == name)
+    };
+    let removed = parsed.removed_templates.iter();
+    let restored = removed.filter(|template| {
+        let name = template.metadata.name.as_deref();
+        name.is_some_and(|name| is_mounted(name) && !is_defined(name))
+    });
+    restored.collect()
+}
+
+/// The reason why the pod of that ordinal, which also uses claims of these removed templates, cannot be created now.
+pub(super) fn obstacle(
+    parsed: &ParsedSet<'_>,
+    restored: &[&PersistentVolumeClaim],
+    ordinal: i64,
+) -> Option<Cause> {
+    for PodClaim {
+        name: claim_name, ..
+    } in pod_claims(&parsed.spec, restored, ordinal)
+    {
         let Some(claim) = parsed.observed.claims.get(&claim_name) else {
             continue;
         };
@@ -64,7 +136,12 @@ pub(super) fn obstacle(parsed: &ParsedSet<'_>, ordinal: i64) -> Option<Cause> {
 /// The claims of a surplus pod are deleted with the pod. After a scale-up the cache of this controller may not contain
 /// the controller's own write to these claims yet, and the new pod would use a claim that is about to be deleted. The
 /// API server then refuses the write of the desired owners (statefulset.md 2.12), because the resourceVersion is old.
-pub(super) fn confirm_present(parsed: &ParsedSet<'_>, ordinal: i64, draft: &mut Draft) {
+pub(super) fn confirm_present(
+    parsed: &ParsedSet<'_>,
+    restored: &[&PersistentVolumeClaim],
+    ordinal: i64,
+    draft: &mut Draft,
+) {
     if parsed.spec.when_scaled != Retention::Delete {
         return;
     }
@@ -72,6 +149,23 @@ pub(super) fn confirm_present(parsed: &ParsedSet<'_>, ordinal: i64, draft: &mut 
         if !draft.writes_claim(claim.name) {
             let owners = owners_of_desired(&parsed.spec, claim.claim);
             draft.act(ordinal, set_owners(claim, owners));
+        }
+    }
+    let kept = parsed
+        .kept_claims
+        .range((ordinal, 0)..=(ordinal, usize::MAX));
+    for ((_, template), claim) in kept {
+        let is_used = parsed
+            .removed_templates
+            .get(*template)
+            .is_some_and(|template| {
+                restored
+                    .iter()
+                    .any(|restored| std::ptr::eq(*restored, template))
+            });
+        if is_used && !draft.writes_claim(claim.name) {
+            let owners = claim.claim.metadata.owner_references.clone();
+            draft.act(ordinal, set_owners(claim, owners.unwrap_or_default()));
         }
     }
 }
@@ -92,34 +186,58 @@ fn owners_of_desired(spec: &Spec<'_>, claim: &PersistentVolumeClaim) -> Vec<Owne
     }
 }
 
-/// Creates the missing claims of an ordinal.
-pub(super) fn create_missing(parsed: &ParsedSet<'_>, ordinal: i64, draft: &mut Draft) {
+/// The removed claim templates whose claims a pod uses.
+pub(super) fn kept_of<'p>(
+    parsed: &'p ParsedSet<'_>,
+    member: &Member<'_>,
+) -> Vec<&'p PersistentVolumeClaim> {
+    let removed = parsed.removed_templates.iter();
+    let kept = removed.filter(|template| {
+        let name = template.metadata.name.as_deref().unwrap_or_default();
+        let claim = identity::claim_name(name, parsed.spec.name, member.ordinal);
+        member.pod.claims.iter().any(|used| *used.name == *claim)
+    });
+    kept.collect()
+}
+
+/// A claim of a pod that is being deleted.
+pub(super) fn terminating(
+    parsed: &ParsedSet<'_>,
+    restored: &[&PersistentVolumeClaim],
+    ordinal: i64,
+) -> Option<String> {
+    let claims = pod_claims(&parsed.spec, restored, ordinal).into_iter();
+    let mut names = claims.map(|claim| claim.name);
+    names.find(|name| {
+        let claim = parsed.observed.claims.get(name);
+        claim.is_some_and(|claim| claim.metadata.deletion_timestamp.is_some())
+    })
+}
+
+/// Creates the missing claims of a pod, which also uses claims of these removed templates.
+pub(super) fn create_missing(
+    parsed: &ParsedSet<'_>,
+    restored: &[&PersistentVolumeClaim],
+    ordinal: i64,
+    draft: &mut Draft,
+) {
     let spec = &parsed.spec;
-    for (index, template) in spec.claim_templates.iter().enumerate() {
-        let Some(template_name) = template.metadata.name.as_deref() else {
-            continue;
-        };
-        if !parsed.claims.contains_key(&(ordinal, index)) {
-            let name = identity::claim_name(template_name, spec.name, ordinal);
-            draft.act(
-                ordinal,
-                StatefulSetAction::CreateClaim(Box::new(claim(
-                    spec,
-                    parsed.claim_rules,
-                    template,
-                    name,
-                ))),
-            );
-        }
+    let claims = pod_claims(spec, restored, ordinal);
+    let missing = claims
+        .into_iter()
+        .filter(|claim| !parsed.observed.claims.contains_key(&claim.name));
+    for missing in missing {
+        let claim = claim(spec, parsed.claim_rules, missing);
+        draft.act(ordinal, StatefulSetAction::CreateClaim(Box::new(claim)));
     }
 }
 
-fn claim(
-    spec: &Spec<'_>,
-    rules: ClaimRules,
-    template: &PersistentVolumeClaim,
-    name: String,
-) -> PersistentVolumeClaim {
+fn claim(spec: &Spec<'_>, rules: ClaimRules, claim: PodClaim<'_>) -> PersistentVolumeClaim {
+    let PodClaim {
+        name,
+        template,
+        is_restored,
+    } = claim;
     let mut labels = template.metadata.labels.clone().unwrap_or_default();
     let selector = spec.set.spec.as_ref().map(|set| &set.selector);
     labels.extend(
@@ -131,8 +249,8 @@ fn claim(
     if rules.update == Some(ClaimUpdates::InPlace) {
         annotations.extend(claim_edits::record_of(template));
     }
-    // Claims are created for desired ordinals only.
-    let owned = spec.when_deleted == Retention::Delete;
+    // Claims are created for desired ordinals only. Those of removed templates are never deleted.
+    let owned = spec.when_deleted == Retention::Delete && !is_restored;
     PersistentVolumeClaim {
         metadata: ObjectMeta {
             name: Some(name),
@@ -160,6 +278,23 @@ pub(super) fn settle_owners(parsed: &ParsedSet<'_>, draft: &mut Draft) {
     }
     if parsed.spec.when_deleted == Retention::Retain {
         reclaim_absent(parsed, draft);
+    }
+    release_kept(parsed, draft);
+}
+
+/// Removes the references to the set and to its pods from the claims of removed templates: these claims stay, whatever
+/// the retention policy says (rollouts.md C7).
+fn release_kept(parsed: &ParsedSet<'_>, draft: &mut Draft) {
+    for ((ordinal, _), claim) in &parsed.kept_claims {
+        let desired = parsed.members.get(*ordinal);
+        let member = desired.or_else(|| parsed.condemned.get(*ordinal));
+        let present = claim.claim.metadata.owner_references.iter().flatten();
+        let (ours, others): (Vec<_>, Vec<_>) = present.cloned().partition(|owner| {
+            parsed.spec.is_owner(owner) || member.is_some_and(|member| member.is_owner(owner))
+        });
+        if !ours.is_empty() {
+            draft.act(*ordinal, set_owners(claim, others));
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{
-    PersistentVolumeClaim, PersistentVolumeClaimVolumeSource, Pod, PodSpec, PodTemplateSpec, Volume,
+    PersistentVolumeClaimVolumeSource, Pod, PodSpec, PodTemplateSpec, Volume,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use object_model::{IncompleteMetadata, Uid};
@@ -12,6 +12,7 @@ use resource_kinds::annotations::ENDS_WITH_LEASE;
 pub use resource_kinds::apps::ordinal;
 use resource_kinds::{MetadataIdentity, labels};
 
+use super::observed::template_names;
 use super::options::{NodeFailure, Options};
 
 /// Kind, as in owner references.
@@ -72,14 +73,19 @@ pub fn pod(
     revision: &str,
 ) -> Result<Pod, IncompleteMetadata> {
     let owner = owner_reference(set)?;
-    Ok(pod_of(set, owner, template, ordinal, revision))
+    let spec = set.spec.as_ref();
+    let templates = spec.and_then(|spec| spec.volume_claim_templates.as_deref());
+    let templates: Vec<&str> = template_names(templates.unwrap_or_default()).collect();
+    Ok(pod_of(set, owner, template, &templates, ordinal, revision))
 }
 
-/// The pod of that ordinal, created from a template, with the owner reference to its set.
+/// The pod of that ordinal, created from a template, with the owner reference to its set and the volumes of these claim
+/// templates.
 pub(super) fn pod_of(
     set: &StatefulSet,
     owner: OwnerReference,
     template: &PodTemplateSpec,
+    claim_templates: &[&str],
     ordinal: i64,
     revision: &str,
 ) -> Pod {
@@ -89,11 +95,6 @@ pub(super) fn pod_of(
     let mut all_labels = from.labels.unwrap_or_default();
     all_labels.extend(pod_labels(set_name, ordinal, revision));
     let spec = template.spec.clone().unwrap_or_default();
-    let claim_templates = set
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.volume_claim_templates.as_ref());
-    let claim_templates = claim_templates.map(Vec::as_slice).unwrap_or_default();
     let annotations = annotations(set, &spec, from.annotations);
     let volumes = volumes(set_name, claim_templates, spec.volumes, ordinal);
     let service = set.spec.as_ref().and_then(|spec| spec.service_name.clone());
@@ -138,16 +139,14 @@ fn annotations(
 /// the name of a claim template.
 fn volumes(
     set: &str,
-    claim_templates: &[PersistentVolumeClaim],
+    claim_templates: &[&str],
     template_volumes: Option<Vec<Volume>>,
     ordinal: i64,
 ) -> Vec<Volume> {
-    let names = claim_templates
+    let mut volumes: Vec<Volume> = claim_templates
         .iter()
-        .filter_map(|claim| claim.metadata.name.as_deref());
-    let mut volumes: Vec<Volume> = names
         .map(|template| Volume {
-            name: template.to_owned(),
+            name: (*template).to_owned(),
             persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
                 claim_name: claim_name(template, set, ordinal),
                 read_only: None,
@@ -170,14 +169,12 @@ mod tests {
     /// statefulset.md 2.3: a claim replaces a volume of its name.
     #[test]
     fn a_claim_replaces_a_volume_of_its_name() {
-        let mut template = PersistentVolumeClaim::default();
-        template.metadata.name = Some("data".to_owned());
         let named = |name: &str| Volume {
             name: name.to_owned(),
             ..Volume::default()
         };
         let template_volumes = vec![named("conf"), named("data")];
-        let volumes = volumes("web", &[template], Some(template_volumes), 2);
+        let volumes = volumes("web", &["data"], Some(template_volumes), 2);
         let names: Vec<&str> = volumes.iter().map(|volume| volume.name.as_str()).collect();
         assert_eq!(names, ["data", "conf"]);
         let source = volumes[0].persistent_volume_claim.as_ref().unwrap();

@@ -8,10 +8,10 @@
 //!
 //! Start with [`plan()`], which calls the other files in order. `observed`, `member` and `options` parse, `revisions`
 //! selects the templates for pods, `replica` plans the desired ordinals, `scale` the surplus pods, `rollout` the
-//! outdated pods, `recovery` unblocks a stuck rollout, `delayed_pods` gives the reasons for waiting, `guard`
-//! holds voluntary deletions, `claim_edits`
-//! lets claims follow their template, `refused` the API server's refusals, `status` counts, `conditions` and `deadline` set conditions, `metrics` gives metrics.
-//! `write_schedule` decides the order of writes, and `status_urgency` whether the status may be late.
+//! outdated pods, `recovery` unblocks a stuck rollout, `delayed_pods` gives the reasons for waiting, `guard` holds
+//! voluntary deletions, `claim_edits` lets claims follow their template, `refused` gives the API server's refusals,
+//! `status` counts, `conditions` and `deadline` set conditions, `metrics` gives metrics. `write_schedule` decides the
+//! order of writes, and `status_urgency` whether the status may be late.
 
 mod claim_edits;
 pub mod claims;
@@ -38,7 +38,7 @@ mod status_urgency;
 mod waiting;
 pub mod write_schedule;
 
-pub use claim_edits::ClaimEdit;
+pub use claim_edits::{ClaimEdit, MetadataEdit, VolumeEdit};
 pub use member::{Member, Phase};
 pub use metrics::{Metrics, metrics};
 pub use observed::{Observed, Refused};

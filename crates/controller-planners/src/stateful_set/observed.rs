@@ -260,8 +260,10 @@ pub(super) struct ParsedSet<'a> {
     pub checks: [(&'static str, Option<String>); 2],
     /// The effect of an edit of a claim template.
     pub claim_rules: ClaimRules,
-    /// The names of removed claim templates.
-    pub removed_templates: Vec<String>,
+    /// Claim templates that were removed from the set, oldest first.
+    pub removed_templates: Vec<PersistentVolumeClaim>,
+    /// Claims of removed templates by ordinal and index of their template.
+    pub kept_claims: BTreeMap<(i64, usize), ClaimState<'a>>,
     /// Names of the pods' revisions, stored once, so that comparisons are quick.
     revisions: Vec<RevisionName>,
 }
@@ -285,9 +287,11 @@ impl<'a> ParsedSet<'a> {
                 observed.set.metadata.annotations.as_ref(),
             ),
             removed_templates: removed_templates(&observed.set),
+            kept_claims: BTreeMap::new(),
             revisions: Vec::new(),
         };
-        parsed.claims = parsed.sorted_claims()?;
+        parsed.claims = sorted_claims(&parsed.spec, observed, parsed.spec.claim_templates)?;
+        parsed.kept_claims = sorted_claims(&parsed.spec, observed, &parsed.removed_templates)?;
         let (mut members, mut condemned) = (Vec::new(), Vec::new());
         for pod in &observed.pods {
             if let Some(member) = parsed.sort_in(pod) {
@@ -347,35 +351,17 @@ impl<'a> ParsedSet<'a> {
     }
 
     /// Whether a pod has a volume of each claim template, and of no removed one. The names alone decide (rollouts.md
-    /// C7): an edit of a template that stays changes no pod.
+    /// C7): an edit of a template that stays changes no pod. The pod template may name a claim of a removed template.
     fn has_its_claims(&self, pod: &PodView, ordinal: i64) -> bool {
         if self.claim_rules.update != Some(ClaimUpdates::InPlace) {
             return true;
         }
-        let uses = |template: &str| {
-            let name = identity::claim_name(template, self.spec.name, ordinal);
-            pod.claims.iter().any(|claim| *claim.name == *name)
-        };
-        let templates = self.spec.claim_templates.iter();
-        let mut templates = templates.filter_map(|template| template.metadata.name.as_deref());
-        templates.all(uses) && !self.removed_templates.iter().any(|template| uses(template))
-    }
-
-    fn sorted_claims(&self) -> Result<BTreeMap<(i64, usize), ClaimState<'a>>, IncompleteMetadata> {
-        let templates = self.spec.claim_templates.iter().enumerate();
-        let templates: Vec<(usize, &str)> = templates
-            .filter_map(|(index, template)| Some((index, template.metadata.name.as_deref()?)))
-            .collect();
-        let mut claims = Vec::new();
-        for (name, claim) in &self.observed.claims {
-            for (index, template) in &templates {
-                if let Some(ordinal) = identity::claim_ordinal(template, self.spec.name, name) {
-                    let state = ClaimState::of(name, claim)?;
-                    claims.push(((ordinal, *index), state));
-                }
-            }
-        }
-        Ok(claims.into_iter().collect())
+        let claim_name = |template| identity::claim_name(template, self.spec.name, ordinal);
+        let uses = |claim: &str| pod.claims.iter().any(|used| *used.name == *claim);
+        let mut claims = template_names(self.spec.claim_templates).map(claim_name);
+        let mut kept = template_names(&self.removed_templates).map(claim_name);
+        claims.all(|claim| uses(&claim))
+            && !kept.any(|claim| uses(&claim) && !names_claim(self.spec.template, &claim))
     }
 
     /// The existing claims of an ordinal, in the order of their templates.
@@ -404,20 +390,60 @@ impl<'a> ParsedSet<'a> {
     }
 }
 
+/// The names of claim templates.
+pub(super) fn template_names(templates: &[PersistentVolumeClaim]) -> impl Iterator<Item = &str> {
+    let names = templates.iter();
+    names.filter_map(|template| template.metadata.name.as_deref())
+}
+
+/// Whether a volume of the pod template names that claim.
+fn names_claim(template: &PodTemplateSpec, claim: &str) -> bool {
+    let volumes = template
+        .spec
+        .iter()
+        .flat_map(|spec| spec.volumes.iter().flatten());
+    let mut sources = volumes.filter_map(|volume| volume.persistent_volume_claim.as_ref());
+    sources.any(|source| source.claim_name == claim)
+}
+
+/// The claims of these templates, by ordinal and index of their template.
+fn sorted_claims<'a>(
+    spec: &Spec<'a>,
+    observed: &'a Observed,
+    templates: &[PersistentVolumeClaim],
+) -> Result<BTreeMap<(i64, usize), ClaimState<'a>>, IncompleteMetadata> {
+    let templates = templates.iter().enumerate();
+    let templates: Vec<(usize, &str)> = templates
+        .filter_map(|(index, template)| Some((index, template.metadata.name.as_deref()?)))
+        .collect();
+    let mut claims = Vec::new();
+    if templates.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    for (name, claim) in &observed.claims {
+        for (index, template) in &templates {
+            if let Some(ordinal) = identity::claim_ordinal(template, spec.name, name) {
+                let state = ClaimState::of(name, claim)?;
+                claims.push(((ordinal, *index), state));
+            }
+        }
+    }
+    Ok(claims.into_iter().collect())
+}
+
 /// The removed claim templates. A template of the set is not removed, whatever the record says.
-fn removed_templates(set: &StatefulSet) -> Vec<String> {
+fn removed_templates(set: &StatefulSet) -> Vec<PersistentVolumeClaim> {
     let mut removed = removed_claim_templates(set.metadata.annotations.as_ref());
     if removed.is_empty() {
         return removed;
     }
-    let templates = set
-        .spec
-        .iter()
-        .flat_map(|spec| spec.volume_claim_templates.iter().flatten());
-    let present: Vec<&str> = templates
-        .filter_map(|one| one.metadata.name.as_deref())
-        .collect();
-    removed.retain(|name| !present.contains(&name.as_str()));
+    let spec = set.spec.as_ref();
+    let templates = spec.and_then(|spec| spec.volume_claim_templates.as_deref());
+    let present: Vec<&str> = template_names(templates.unwrap_or_default()).collect();
+    removed.retain(|template| {
+        let name = template.metadata.name.as_deref();
+        name.is_some_and(|name| !present.contains(&name))
+    });
     removed
 }
 

@@ -323,7 +323,6 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Result<StatefulSetPlan, Inco
 /// The order of decisions: owners of claims, desired pods, surplus pods, outdated pods, and stuck pods.
 fn decide(parsed: &ParsedSet<'_>, chosen: &revisions::ChosenRevisions, draft: &mut Draft) {
     claims::settle_owners(parsed, draft);
-    claim_edits::plan(parsed, draft);
     let mut flow = replica::walk(parsed, chosen, draft);
     if flow == PlanFlow::Go || !parsed.spec.ordered {
         flow = scale::remove_condemned(parsed, draft);
@@ -341,6 +340,8 @@ fn decide(parsed: &ParsedSet<'_>, chosen: &revisions::ChosenRevisions, draft: &m
     }
     refused::explain(parsed, draft);
     delayed_pods::explain(parsed, chosen, draft);
+    // Last: a pod's own reason for waiting comes before the trouble of its claim.
+    claim_edits::plan(parsed, draft);
 }
 
 /// Adoption needs a fresh read of the set: a set that is being deleted must not adopt pods that the garbage collector

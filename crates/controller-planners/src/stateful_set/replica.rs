@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodTemplateSpec};
 use resource_kinds::labels;
 use resource_kinds::pod_view::PodView;
 
@@ -13,9 +13,9 @@ use super::claims;
 use super::draft::{Draft, PlanFlow};
 use super::identity;
 use super::member::{Member, Phase};
-use super::observed::{ParsedSet, Strategy};
+use super::observed::{ParsedSet, Strategy, template_names};
 use super::plan::StatefulSetAction;
-use super::revisions::ChosenRevisions;
+use super::revisions::{ChosenRevisions, RevisionName};
 use super::waiting::Cause;
 
 /// Maximum number of creations of one plan; the next plan continues. As kube-controller-manager's
@@ -112,15 +112,12 @@ pub(super) fn unhealthy(member: &Member<'_>) -> Option<Cause> {
 
 /// Creates a deleted claim that a pod waits for again.
 fn restore_claims(parsed: &ParsedSet<'_>, member: &Member<'_>, draft: &mut Draft) {
-    let terminating = parsed
-        .claims_of(member.ordinal)
-        .find(|claim| claim.claim.metadata.deletion_timestamp.is_some());
-    if let Some(claim) = terminating {
-        let claim = claim.name.to_owned();
+    let kept = claims::kept_of(parsed, member);
+    if let Some(claim) = claims::terminating(parsed, &kept, member.ordinal) {
         draft.wait(member.ordinal, Cause::ClaimTerminating { claim });
         return;
     }
-    claims::create_missing(parsed, member.ordinal, draft);
+    claims::create_missing(parsed, &kept, member.ordinal, draft);
 }
 
 fn repair(parsed: &ParsedSet<'_>, member: &Member<'_>, draft: &mut Draft) {
@@ -163,17 +160,23 @@ fn create(
         draft.wait(ordinal, name_taken(parsed, holder, name));
         return Step::Busy;
     }
-    if let Some(cause) = claims::obstacle(parsed, ordinal) {
+    let source = PodSource::of(parsed, chosen, ordinal);
+    let restored = source
+        .as_ref()
+        .map(|source| &source.restored[..])
+        .unwrap_or_default();
+    if let Some(cause) = claims::obstacle(parsed, restored, ordinal) {
         draft.wait(ordinal, cause);
         return Step::Busy;
     }
-    let Some(pod) = new_pod(parsed, chosen, ordinal) else {
+    let Some(source) = source else {
         let revision = chosen.current.to_string();
         draft.wait(ordinal, Cause::RevisionUnreadable { revision });
         return Step::Hopeless;
     };
-    claims::confirm_present(parsed, ordinal, draft);
-    claims::create_missing(parsed, ordinal, draft);
+    claims::confirm_present(parsed, &source.restored, ordinal, draft);
+    claims::create_missing(parsed, &source.restored, ordinal, draft);
+    let pod = new_pod(parsed, &source, ordinal);
     draft.act(ordinal, StatefulSetAction::CreatePod(Box::new(pod)));
     Step::Created
 }
@@ -197,22 +200,50 @@ fn name_taken(parsed: &ParsedSet<'_>, holder: &PodView, pod: String) -> Cause {
     }
 }
 
-/// The pod of an ordinal at its desired revision; `None` if the revision cannot be parsed.
-fn new_pod(parsed: &ParsedSet<'_>, chosen: &ChosenRevisions, ordinal: i64) -> Option<Pod> {
-    let is_updated = !needs_current(parsed, ordinal) || chosen.current == chosen.update;
-    let (template, revision) = match is_updated {
-        true => (parsed.spec.template, &chosen.update),
-        false => (chosen.current_template(parsed)?, &chosen.current),
-    };
+/// The origin of a new pod.
+struct PodSource<'p> {
+    template: &'p PodTemplateSpec,
+    revision: &'p RevisionName,
+    /// The removed claim templates that the pod template mounts.
+    restored: Vec<&'p PersistentVolumeClaim>,
+}
+
+impl<'p> PodSource<'p> {
+    /// The desired revision of an ordinal; `None` if the revision cannot be parsed.
+    fn of(parsed: &'p ParsedSet<'_>, chosen: &'p ChosenRevisions, ordinal: i64) -> Option<Self> {
+        let is_updated = !needs_current(parsed, ordinal) || chosen.current == chosen.update;
+        let (template, revision) = match is_updated {
+            true => (parsed.spec.template, &chosen.update),
+            false => (chosen.current_template(parsed)?, &chosen.current),
+        };
+        let restored = claims::restored(parsed, template);
+        Some(Self {
+            template,
+            revision,
+            restored,
+        })
+    }
+}
+
+/// The pod of an ordinal.
+fn new_pod(parsed: &ParsedSet<'_>, source: &PodSource<'_>, ordinal: i64) -> Pod {
     let owner = parsed.spec.owner_reference();
-    let mut pod = identity::pod_of(parsed.spec.set, owner, template, ordinal, revision.as_str());
+    let restored = source
+        .restored
+        .iter()
+        .filter_map(|template| template.metadata.name.as_deref());
+    let claims: Vec<&str> = template_names(parsed.spec.claim_templates)
+        .chain(restored)
+        .collect();
+    let (set, revision) = (parsed.spec.set, source.revision.as_str());
+    let mut pod = identity::pod_of(set, owner, source.template, &claims, ordinal, revision);
     for (key, check) in &parsed.checks {
         if let Some(check) = check {
             let annotations = pod.metadata.annotations.get_or_insert_default();
             annotations.insert((*key).to_owned(), check.clone());
         }
     }
-    Some(pod)
+    pod
 }
 
 /// Whether a new pod of that ordinal gets the current revision instead of the update revision.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use controller_framework::{Cache, EventType, Recorder, object_key, reference};
 use controller_planners::batching::window_of;
@@ -9,7 +10,7 @@ use controller_planners::stateful_set::write_schedule::{
     Write, WriteOutcome, WritePosition, WriteSchedule,
 };
 use controller_planners::stateful_set::{
-    ClaimEdit, Refused, SetEvent, StatefulSetAction, StatefulSetPlan, identity,
+    ActionKind, ClaimEdit, Refused, SetEvent, StatefulSetAction, StatefulSetPlan, identity,
 };
 use futures::stream::{FuturesUnordered, StreamExt};
 use json_tree::{Map, Value, json};
@@ -58,6 +59,10 @@ pub(super) struct Executor {
     pub pacing: Arc<Pacing>,
 }
 
+/// The time between two attempts of a refused edit of a claim: a refusal usually lasts until somebody changes a quota, a
+/// class or the template, and only the last is an event for the set.
+const REFUSED_EDIT_RETRY: Duration = Duration::from_mins(1);
+
 /// Maximum number of remembered refusals of a set.
 const REFUSALS_MAX: usize = 10;
 
@@ -74,6 +79,14 @@ impl Refusals {
         self.all().get(key).cloned().unwrap_or_default()
     }
 
+    /// The time after which a refused edit of a claim is tried again without another change.
+    pub fn retry_of(&self, key: &ObjectKey) -> Option<Duration> {
+        let all = self.all();
+        let mut refused = all.get(key)?.iter();
+        let is_edit = |refused: &Refused| refused.action.kind == ActionKind::EditClaim;
+        refused.any(is_edit).then_some(REFUSED_EDIT_RETRY)
+    }
+
     pub fn replace(&self, key: &ObjectKey, refused: Vec<Refused>) {
         if refused.is_empty() {
             self.all().remove(key);
@@ -85,23 +98,23 @@ impl Refusals {
 
 /// The patch of a claim that was read at that version.
 fn claim_patch(uid: &Uid, version: ResourceVersion, edit: &ClaimEdit) -> Patch<Value> {
-    let mut meta = json!({"uid": uid, "resourceVersion": version});
-    for (field, changes) in [("labels", &edit.labels), ("annotations", &edit.annotations)] {
-        if !changes.is_empty() {
-            meta[field] = json!(changes);
+    let mut patch = json!({"metadata": {"uid": uid, "resourceVersion": version}});
+    match edit {
+        ClaimEdit::Metadata(edit) => {
+            patch["metadata"]["labels"] = json!(edit.labels);
+            patch["metadata"]["annotations"] = json!(edit.annotations);
         }
-    }
-    let mut spec = Map::new();
-    if let Some(size) = &edit.storage {
-        let resources = json!({"requests": {"storage": size}});
-        spec.insert("resources".to_owned(), resources);
-    }
-    if let Some(class) = &edit.attributes_class {
-        spec.insert("volumeAttributesClassName".to_owned(), json!(class));
-    }
-    let mut patch = json!({"metadata": meta});
-    if !spec.is_empty() {
-        patch["spec"] = Value::Object(spec);
+        ClaimEdit::Volume(edit) => {
+            let mut spec = Map::new();
+            if let Some(size) = &edit.storage {
+                let resources = json!({"requests": {"storage": size}});
+                spec.insert("resources".to_owned(), resources);
+            }
+            if let Some(class) = &edit.attributes_class {
+                spec.insert("volumeAttributesClassName".to_owned(), json!(class));
+            }
+            patch["spec"] = Value::Object(spec);
+        }
     }
     Patch::Merge(patch)
 }
@@ -210,8 +223,15 @@ impl<'a> Run<'a> {
                 }
                 Err(error) => {
                     let has_capacity = refusals.len() < REFUSALS_MAX;
-                    refusals.extend(refused(plan.write(position), &error).filter(|_| has_capacity));
-                    result = result.and(Err(error));
+                    let refused = refused(plan.write(position), &error);
+                    // No other write depends on the edit of a claim (rollouts.md C3): a refusal does not make the plan
+                    // fail, because the next plan would then wait longer after each refusal.
+                    let is_side_issue =
+                        matches!(position, WritePosition::ClaimEdit(_)) && refused.is_some();
+                    refusals.extend(refused.filter(|_| has_capacity));
+                    if !is_side_issue {
+                        result = result.and(Err(error));
+                    }
                     WriteOutcome::Refused
                 }
             };

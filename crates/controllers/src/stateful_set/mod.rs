@@ -116,7 +116,10 @@ impl controller_framework::Controller for StatefulSets {
         // The drop may free thousands of objects, if these are their last references.
         decide(size, || drop((observed, plan)));
         executed?;
-        Ok(ReconcileResult::from(requeue_after))
+        let retry = self.executor.refusals.retry_of(key);
+        Ok(ReconcileResult::from(
+            requeue_after.into_iter().chain(retry).min(),
+        ))
     }
 }
 
@@ -160,6 +163,8 @@ fn key_if_relevant(change: &ObjectChange<StatefulSet>) -> Option<ObjectKey> {
         && new.metadata.uid == old.metadata.uid
         && new.metadata.generation == old.metadata.generation
         && new.metadata.annotations == old.metadata.annotations
+        // Policies select sets by their labels.
+        && new.metadata.labels == old.metadata.labels
         && without_conditions(new) == without_conditions(old)
     {
         return None;

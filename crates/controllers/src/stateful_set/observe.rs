@@ -82,10 +82,8 @@ impl Observer {
         let templates = templates.map(Vec::as_slice).unwrap_or_default();
         let mut claims = BTreeMap::new();
         let removed = removed_claim_templates(set.metadata.annotations.as_ref());
-        let names = templates
-            .iter()
-            .filter_map(|claim| claim.metadata.name.as_deref());
-        for template in names.chain(removed.iter().map(String::as_str)) {
+        let all = templates.iter().chain(&removed);
+        for template in all.filter_map(|template| template.metadata.name.as_deref()) {
             let term = named(&key.namespace, &format!("{template}-{}", key.name));
             for claim in self.claims_by.get(&term) {
                 claims.insert(claim.metadata.object_name()?.to_owned(), claim);

@@ -6,10 +6,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use object_model::Quantity;
 use resource_kinds::stateful_set_policy::ClaimUpdates;
 
+use super::super::claim_edits::ClaimEdit;
 use super::super::claims;
 use super::super::identity;
 use super::super::member::Member;
-use super::super::observed::{ClaimState, ParsedSet, Refused, Retention};
+use super::super::observed::{ClaimState, ParsedSet, Refused, Retention, template_names};
 use super::super::plan::{StatefulSetAction, StatefulSetPlan};
 
 /// Claims are created once, with names of desired pods, and are owned only if the policy demands their deletion;
@@ -22,6 +23,7 @@ pub(super) fn follow_policy(
     let mut created = BTreeSet::new();
     for work in &plan.pods {
         let names = claims::names(&parsed.spec, work.ordinal);
+        let kept = kept_names(parsed, work.ordinal);
         for action in &work.actions {
             match action {
                 StatefulSetAction::CreateClaim(claim) => {
@@ -29,14 +31,19 @@ pub(super) fn follow_policy(
                     if parsed.observed.claims.contains_key(&name) || !created.insert(name.clone()) {
                         violations.push(format!("claim {name} is created while it exists"));
                     }
-                    if !parsed.spec.in_range(work.ordinal) || !names.contains(&name) {
+                    let is_kept = kept.contains(&name);
+                    let is_wanted = names.contains(&name) || is_kept;
+                    if !parsed.spec.in_range(work.ordinal) || !is_wanted {
                         violations.push(format!("claim {name} is created and not wanted"));
                     }
                     let owners = claim.metadata.owner_references.as_deref();
+                    if is_kept && owners.is_some() {
+                        violations.push(format!("claim {name} is to be kept and has an owner"));
+                    }
                     owners_are_allowed(parsed, work.ordinal, &name, owners, violations);
                 }
                 StatefulSetAction::SetClaimOwners { name, owners, .. } => {
-                    if !names.contains(name) {
+                    if !names.contains(name) && !kept.contains(name) {
                         violations.push(format!("claim {name} is not of ordinal {}", work.ordinal));
                     }
                     owners_are_allowed(parsed, work.ordinal, name, Some(owners), violations);
@@ -103,6 +110,32 @@ fn owners_are_allowed(
     }
 }
 
+/// The names of the claims of removed templates.
+fn kept_names(parsed: &ParsedSet<'_>, ordinal: i64) -> Vec<String> {
+    let names = template_names(&parsed.removed_templates);
+    names
+        .map(|template| identity::claim_name(template, parsed.spec.name, ordinal))
+        .collect()
+}
+
+/// After the plan, neither the set nor a pod of it owns a claim of a removed template, so that the garbage collector
+/// never deletes such a claim (rollouts.md C7).
+fn kept_claims_are_nobodys(
+    parsed: &ParsedSet<'_>,
+    plan: &StatefulSetPlan,
+    violations: &mut Vec<String>,
+) {
+    for ((ordinal, _), ClaimState { name, .. }) in &parsed.kept_claims {
+        let pod = member(parsed, *ordinal);
+        let mut owners = owners_afterwards(parsed, plan, name).iter();
+        if owners
+            .any(|owner| parsed.spec.is_owner(owner) || pod.is_some_and(|pod| pod.is_owner(owner)))
+        {
+            violations.push(format!("claim {name} is to be kept and may be deleted"));
+        }
+    }
+}
+
 /// An edit concerns a claim that was read, never gives a claim less room than its volume has, and changes at most
 /// `parallel` volumes at once, except those that were refused before (rollouts.md C5, C6).
 pub(super) fn edits_keep_data(
@@ -134,7 +167,10 @@ pub(super) fn edits_keep_data(
         }
         let target = |refused: &&Refused| refused.action == action.target();
         let is_new = parsed.observed.refused.iter().find(target).is_none();
-        begun += u32::from(is_new && (edit.storage.is_some() || edit.attributes_class.is_some()));
+        let ClaimEdit::Volume(edit) = &**edit else {
+            continue;
+        };
+        begun += u32::from(is_new);
         let volume = claim
             .status
             .as_ref()
@@ -214,6 +250,7 @@ pub(super) fn follow_the_policy(
     if parsed.spec.deleting || parsed.spec.selector.is_none() {
         return;
     }
+    kept_claims_are_nobodys(parsed, plan, violations);
     let when_deleted = parsed.spec.when_deleted == Retention::Delete;
     let when_scaled = parsed.spec.when_scaled == Retention::Delete;
     for ((ordinal, _), ClaimState { name, .. }) in &parsed.claims {

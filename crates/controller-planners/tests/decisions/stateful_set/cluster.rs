@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use controller_planners::stateful_set::{
-    Observed, Refused, StatefulSetAction, StatefulSetPlan, invariants, plan,
+    ClaimEdit, Observed, Refused, StatefulSetAction, StatefulSetPlan, invariants, plan,
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
@@ -39,6 +39,27 @@ fn apply(map: &mut BTreeMap<String, String>, changes: &BTreeMap<String, Option<S
             Some(value) => map.insert(key.clone(), value.clone()),
             None => map.remove(key),
         };
+    }
+}
+
+fn edit_claim(claim: &mut PersistentVolumeClaim, edit: &ClaimEdit) {
+    match edit {
+        ClaimEdit::Metadata(edit) => {
+            let meta = &mut claim.metadata;
+            apply(meta.labels.get_or_insert_default(), &edit.labels);
+            apply(meta.annotations.get_or_insert_default(), &edit.annotations);
+        }
+        ClaimEdit::Volume(edit) => {
+            let spec = claim.spec.get_or_insert_default();
+            if let Some(size) = &edit.storage {
+                let resources = spec.resources.get_or_insert_default();
+                let requests = resources.requests.get_or_insert_default();
+                requests.insert("storage".to_owned(), Quantity(size.clone()));
+            }
+            if let Some(class) = &edit.attributes_class {
+                spec.volume_attributes_class_name = Some(class.clone());
+            }
+        }
     }
 }
 
@@ -201,19 +222,7 @@ impl Cluster {
                 }
             }
             StatefulSetAction::EditClaim { name, edit, .. } => {
-                let claim = self.claims.get_mut(name).unwrap();
-                let meta = &mut claim.metadata;
-                apply(meta.labels.get_or_insert_default(), &edit.labels);
-                apply(meta.annotations.get_or_insert_default(), &edit.annotations);
-                let spec = claim.spec.get_or_insert_default();
-                if let Some(size) = &edit.storage {
-                    let resources = spec.resources.get_or_insert_default();
-                    let requests = resources.requests.get_or_insert_default();
-                    requests.insert("storage".to_owned(), Quantity(size.clone()));
-                }
-                if let Some(class) = &edit.attributes_class {
-                    spec.volume_attributes_class_name = Some(class.clone());
-                }
+                edit_claim(self.claims.get_mut(name).unwrap(), edit);
             }
             StatefulSetAction::CreatePod(pod) => self.create_pod((**pod).clone()),
             StatefulSetAction::LabelPod { name, labels, .. } => {

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use controller_planners::stateful_set::{
-    ActionKind, ActionTarget, Observed, Refused, StatefulSetAction, StatefulSetPlan, identity,
-    revisions,
+    ActionKind, ActionTarget, ClaimEdit, Observed, Refused, StatefulSetAction, StatefulSetPlan,
+    identity, revisions,
 };
 use jiff::{SignedDuration, Timestamp};
 use json_tree::{Value, json};
@@ -455,15 +455,22 @@ fn action(action: &StatefulSetAction) -> String {
             .replace("  ", " ")
         }
         StatefulSetAction::EditClaim { name, edit, .. } => {
-            let sizes = edit.storage.iter().map(|size| format!(" size={size}"));
-            let class = edit.attributes_class.iter();
-            let class = class.map(|class| format!(" attributes={class}"));
-            let pairs = edit.labels.iter().chain(&edit.annotations);
-            let pairs = pairs.map(|(key, value)| match value {
-                Some(value) => format!(" {key}={value}"),
-                None => format!(" -{key}"),
-            });
-            let words: Vec<String> = sizes.chain(class).chain(pairs).collect();
+            let words = match &**edit {
+                ClaimEdit::Volume(edit) => {
+                    let sizes = edit.storage.iter().map(|size| format!(" size={size}"));
+                    let class = edit.attributes_class.iter();
+                    let class = class.map(|class| format!(" attributes={class}"));
+                    sizes.chain(class).collect::<Vec<_>>()
+                }
+                ClaimEdit::Metadata(edit) => {
+                    let pairs = edit.labels.iter().chain(&edit.annotations);
+                    let pairs = pairs.map(|(key, value)| match value {
+                        Some(value) => format!(" {key}={value}"),
+                        None => format!(" -{key}"),
+                    });
+                    pairs.collect()
+                }
+            };
             format!("edit claim {name}{}", words.concat())
         }
         StatefulSetAction::CreatePod(pod) => {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use serde::{Deserialize, Serialize};
 
 use super::StatefulSetPolicy;
@@ -73,20 +74,13 @@ impl ClaimRules {
     }
 }
 
-/// The names of the claim templates that were removed from a set, oldest first (rollouts.md C7).
-pub fn removed_claim_templates(annotations: Option<&BTreeMap<String, String>>) -> Vec<String> {
-    #[derive(Deserialize)]
-    struct Template {
-        metadata: Metadata,
-    }
-    #[derive(Deserialize)]
-    struct Metadata {
-        name: String,
-    }
+/// The claim templates that were removed from a set, oldest first (rollouts.md C7).
+pub fn removed_claim_templates(
+    annotations: Option<&BTreeMap<String, String>>,
+) -> Vec<PersistentVolumeClaim> {
     let text = annotations.and_then(|all| all.get(REMOVED_CLAIM_TEMPLATES));
-    let templates = text.and_then(|text| serde_json::from_str::<Vec<Template>>(text).ok());
-    let templates = templates.unwrap_or_default().into_iter();
-    templates.map(|template| template.metadata.name).collect()
+    let templates = text.and_then(|text| serde_json::from_str(text).ok());
+    templates.unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -122,10 +116,14 @@ mod tests {
     fn a_record_that_cannot_be_read_names_nothing() {
         let names = |text: &str| {
             let annotation = (REMOVED_CLAIM_TEMPLATES.to_owned(), text.to_owned());
-            removed_claim_templates(Some(&BTreeMap::from([annotation])))
+            let removed = removed_claim_templates(Some(&BTreeMap::from([annotation])));
+            let removed = removed.into_iter();
+            removed
+                .map(|template| template.metadata.name.unwrap())
+                .collect::<Vec<_>>()
         };
         assert_eq!(names(r#"[{"metadata": {"name": "a"}, "spec": {}}]"#), ["a"]);
-        for text in ["", "{}", "[{}]", "[1]"] {
+        for text in ["", "{}", "[1]"] {
             assert!(names(text).is_empty(), "{text}");
         }
         assert!(removed_claim_templates(None).is_empty());

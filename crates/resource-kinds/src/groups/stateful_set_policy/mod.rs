@@ -176,6 +176,7 @@ mod tests {
     use json_tree::json;
 
     use super::*;
+    use crate::well_known::annotations::SCHEMA_NUMBER;
 
     fn policy(name: &str, created: &str, spec: Value) -> StatefulSetPolicy {
         let object = json!({
@@ -194,6 +195,24 @@ mod tests {
         assert_eq!(definition["metadata"]["name"], DEFINITION);
         assert_eq!(definition["spec"]["group"], GROUP);
         assert_eq!(definition["spec"]["names"]["plural"], PLURAL);
+    }
+
+    /// A server renews the schema in clusters of earlier versions only if its number is higher: raise the number in the
+    /// data and here, with each change of the schema.
+    #[test]
+    fn the_schema_number_belongs_to_the_schema() {
+        let fnv1a = |text: &str| {
+            text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+            })
+        };
+        let definition = &definitions()[0];
+        let number = &definition["metadata"]["annotations"][SCHEMA_NUMBER];
+        let digest = fnv1a(&definition["spec"]["versions"].to_string());
+        assert_eq!(
+            (number.as_str(), digest),
+            (Some("1"), 15_789_708_973_329_216_586)
+        );
     }
 
     /// rollouts.md S1

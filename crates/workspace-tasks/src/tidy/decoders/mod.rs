@@ -450,7 +450,7 @@ const TABLE: &[(&str, InputSource)] = &[
         ByStrangers(&["claim-templates"]),
     ),
     (
-        "controller-planners/src/stateful_set/claim_edits.rs",
+        "controller-planners/src/stateful_set/claim_edits/metadata.rs",
         ByStrangers(&["claim-templates"]),
     ),
     ("csi-client/src/messages.rs", ByStrangers(&["csi-answers"])),

@@ -56,10 +56,18 @@ fn has(templates: &[Value], sought: &str) -> bool {
 }
 
 /// Keeps removed templates in an annotation of the set. A pod template that mounts the volume of a removed template
-/// again, as after `kubectl rollout undo`, gets this template back in the same write (rollouts.md C7).
+/// again, as after `kubectl rollout undo`, gets this template back in the same write (rollouts.md C7). The template stays
+/// in the record, so that a file without it can be applied again.
 pub(super) fn follow(object: &mut Value, old: &Value) {
-    let kept = kept(old);
-    if object["spec"]["template"] != old["spec"]["template"] && !kept.is_empty() {
+    let mut kept = kept(old);
+    let before = templates(old);
+    // A template may have been edited since it returned.
+    for kept in &mut kept {
+        if let Some(template) = before.iter().find(|template| name(template) == name(kept)) {
+            kept.clone_from(template);
+        }
+    }
+    if !kept.is_empty() {
         let missing = missing_volumes(object);
         let is_mounted = |kept: &&Value| missing.iter().any(|missing| missing == name(kept));
         if let Some(spec) = parts::entry(object, "spec") {
@@ -69,10 +77,11 @@ pub(super) fn follow(object: &mut Value, old: &Value) {
         }
     }
     let present = templates(object);
-    let removed = templates(old).iter();
+    let removed = before.iter();
     let removed = removed.filter(|template| !has(present, name(template)));
-    let still = kept.iter().filter(|kept| !has(present, name(kept)));
-    let record = record(still.chain(removed).cloned().collect());
+    let removed: Vec<Value> = removed.cloned().collect();
+    kept.retain(|kept| !has(&removed, name(kept)));
+    let record = record(kept.into_iter().chain(removed).collect());
     set_record(object, record);
 }
 
@@ -322,10 +331,23 @@ mod tests {
         let (undone, errors) = updated(undone, &stored, &[]);
         assert_eq!((names(&undone), errors), (vec!["data", "log"], vec![]));
         assert_eq!(templates(&undone)[1], templates(&both)[1]);
-        assert_eq!(
-            undone["metadata"]["annotations"],
-            json!({CLAIM_UPDATES: "InPlace"})
-        );
+        // The file that mounts the volume and has no template can be applied again, also after other writes.
+        let mut edited = undone.clone();
+        edited["spec"]["volumeClaimTemplates"][1]["metadata"]["labels"] = json!({"a": "b"});
+        let (edited, errors) = updated(edited, &undone, &[]);
+        assert_eq!(errors, [""; 0]);
+        let mut again = edited.clone();
+        again["spec"]["volumeClaimTemplates"] = json!([template("data")]);
+        StatefulSet.default(&mut again);
+        let (again, errors) = updated(again, &edited, &[]);
+        assert_eq!((names(&again), errors), (vec!["data", "log"], vec![]));
+        assert_eq!(templates(&again)[1], templates(&edited)[1]);
+        // Without the mount it is removed again, and is in the record once.
+        let mut without = again.clone();
+        without["spec"] = stored["spec"].clone();
+        let (without, errors) = updated(without, &again, &[]);
+        assert_eq!((names(&without), errors), (vec!["data"], vec![]));
+        assert_eq!(kept(&without), [templates(&edited)[1].clone()]);
     }
 
     /// Only the server writes the record, and the record is bounded.

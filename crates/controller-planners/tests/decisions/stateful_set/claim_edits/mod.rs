@@ -1,5 +1,7 @@
 //! Claims that follow an edit of their template (rollouts.md C).
 
+mod templates;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -14,8 +16,6 @@ use super::situation::describe;
 
 const UPDATES: &str = "mainstay.dev/claim-updates";
 const RECORD: &str = "apps.mainstay.dev/template-metadata";
-const UNUSED: &str = "apps.mainstay.dev/unused-since";
-const REMOVED: &str = "apps.mainstay.dev/removed-claim-templates";
 
 fn template(name: &str, size: &str) -> Value {
     json!({"metadata": {"name": name}, "spec": {"accessModes": ["ReadWriteOnce"],
@@ -394,96 +394,124 @@ fn only_bound_claims_grow() {
     assert_eq!(edits(&cluster.step()), ["data-web-0 size=2Gi"]);
 }
 
-/// rollouts.md C7, C8: a new template remakes the pods in the order of a rollout, without a new revision.
+/// rollouts.md C4: a claim that is not bound, or whose file system grows with the next pod, is not one of the volumes
+/// that change at once.
 #[test]
-fn a_new_template_remakes_the_pods() {
+fn a_claim_that_waits_does_not_hold_the_others() {
     let mut cluster = three("InPlace", template("data", "1Gi"));
-    let revisions = cluster.revisions.len();
-    set_templates(
-        &mut cluster,
-        &[template("data", "1Gi"), template("log", "1Gi")],
-    );
-    let plan = cluster.step();
-    let status = plan.status.clone().unwrap();
-    assert_eq!(status.updated_replicas, Some(0));
-    let text = condition(&cluster, "Progressing");
-    assert!(text.starts_with("True UpdatingPods"), "{text}");
-    cluster.settle();
-    let rolled = [
-        "-web-2", "+web-2:a", "-web-1", "+web-1:a", "-web-0", "+web-0:a",
-    ];
-    assert_eq!(cluster.log, rolled);
-    assert_eq!(cluster.revisions.len(), revisions);
-    assert_eq!(
-        cluster.set.status.as_ref().unwrap().updated_replicas,
-        Some(3)
-    );
-    for ordinal in 0..3 {
-        assert!(cluster.claims.contains_key(&format!("log-web-{ordinal}")));
+    let status = claim(&mut cluster, "data-web-2").status.as_mut().unwrap();
+    status.phase = Some("Lost".to_owned());
+    set_templates(&mut cluster, &[template("data", "2Gi")]);
+    assert_eq!(edits(&cluster.step()), ["data-web-1 size=2Gi"]);
+    let pending = json!([{"type": "FileSystemResizePending", "status": "True"}]);
+    let status = claim(&mut cluster, "data-web-1").status.as_mut().unwrap();
+    status.conditions = Some(json_tree::from_value(pending).unwrap());
+    for pod in cluster.pods.values_mut() {
+        pod.spec.as_mut().unwrap().node_name = Some("n".to_owned());
     }
-}
-
-/// rollouts.md C7: the claims of a removed template stay, and are marked when no pod uses them any more.
-#[test]
-fn claims_of_a_removed_template_are_kept_and_marked() {
-    let mut cluster = three("InPlace", template("data", "1Gi"));
-    set_templates(
-        &mut cluster,
-        &[template("data", "1Gi"), template("log", "1Gi")],
-    );
-    cluster.settle();
-    cluster.grow_volumes(&[]);
-    cluster.settle();
-    cluster.log.clear();
-    let removed = json!([template("log", "1Gi")]).to_string();
-    annotate(&mut cluster, REMOVED, &removed);
-    set_templates(&mut cluster, &[template("data", "1Gi")]);
-    cluster.step();
-    assert_eq!(
-        annotation(&cluster, "log-web-2", UNUSED),
-        None,
-        "a pod uses it"
-    );
-    cluster.settle();
-    let rolled = [
-        "-web-2", "+web-2:a", "-web-1", "+web-1:a", "-web-0", "+web-0:a",
-    ];
-    assert_eq!(cluster.log, rolled);
-    for ordinal in 0..3 {
-        let claim = format!("log-web-{ordinal}");
-        assert!(annotation(&cluster, &claim, UNUSED).is_some(), "{claim}");
-        assert_eq!(
-            annotation(&cluster, &format!("data-web-{ordinal}"), UNUSED),
-            None
-        );
-    }
-    // The template returns: its claims are used again.
+    assert_eq!(edits(&cluster.step()), [""; 0], "the node extends it now");
     cluster
-        .set
-        .metadata
-        .annotations
+        .pods
+        .get_mut("web-1")
+        .unwrap()
+        .spec
         .as_mut()
         .unwrap()
-        .remove(REMOVED);
-    set_templates(
-        &mut cluster,
-        &[template("data", "1Gi"), template("log", "1Gi")],
-    );
-    cluster.settle();
-    assert_eq!(annotation(&cluster, "log-web-0", UNUSED), None);
+        .node_name = None;
+    assert_eq!(edits(&cluster.step()), ["data-web-0 size=2Gi"]);
+    assert!(condition(&cluster, "ClaimsUpToDate").contains("3 updating"));
 }
 
-/// rollouts.md R28, C7: the guard holds pods that are to be remade for their claims.
+/// rollouts.md C5: the attributes of volumes change one after the other, too; a template without a class has no say.
 #[test]
-fn the_guard_holds_pods_that_are_remade_for_their_claims() {
-    let mut cluster = Cluster::new("set replicas=3 new claims=data parallel max=3 guard=Quorum");
-    annotate(&mut cluster, UPDATES, "InPlace");
-    set_templates(&mut cluster, &[template("data", "1Gi")]);
+fn attributes_classes_follow_one_by_one() {
+    let with = |class: &str| {
+        let mut template = template("data", "1Gi");
+        template["spec"]["volumeAttributesClassName"] = json!(class);
+        template
+    };
+    let mut cluster = three("InPlace", template("data", "1Gi"));
+    set_templates(&mut cluster, &[with("gold")]);
+    for ordinal in [2, 1, 0] {
+        let name = format!("data-web-{ordinal}");
+        assert_eq!(edits(&cluster.step()), [format!("{name} attributes=gold")]);
+        assert_eq!(edits(&cluster.step()), [""; 0], "one at a time");
+        let status = claim(&mut cluster, &name).status.as_mut().unwrap();
+        status.current_volume_attributes_class_name = Some("gold".to_owned());
+    }
     cluster.settle();
+    assert!(condition(&cluster, "ClaimsUpToDate").starts_with("True"));
+    // A failed change of a class that the template no longer names stops no growth.
+    set_templates(&mut cluster, &[with("bad")]);
+    for name in ["data-web-2", "data-web-1"] {
+        assert_eq!(edits(&cluster.step()), [format!("{name} attributes=bad")]);
+        let failed = json!([{"type": "ModifyVolumeError", "status": "True", "message": "no"}]);
+        let status = claim(&mut cluster, name).status.as_mut().unwrap();
+        status.conditions = Some(json_tree::from_value(failed).unwrap());
+    }
+    assert_eq!(edits(&cluster.step()), [""; 0], "two have failed");
+    set_templates(&mut cluster, &[template("data", "2Gi")]);
+    assert_eq!(edits(&cluster.step()), ["data-web-2 size=2Gi"]);
+}
+
+/// rollouts.md C5: a refused size does not hold back the labels of its claim.
+#[test]
+fn labels_and_sizes_are_edits_of_their_own() {
+    let mut cluster = three("InPlace", template("data", "1Gi"));
+    let mut both = template("data", "2Gi");
+    both["metadata"]["labels"] = json!({"chart": "2"});
+    set_templates(&mut cluster, &[both]);
+    let first = edits(&cluster.step());
+    assert_eq!(first.len(), 3, "{first:?}");
+    assert!(
+        first
+            .iter()
+            .all(|edit| edit.contains("chart=2") && !edit.contains("size"))
+    );
+    assert_eq!(edits(&cluster.step()), ["data-web-2 size=2Gi"]);
+}
+
+/// A pod's own reason for waiting is told, beside a claim that cannot follow.
+#[test]
+fn the_reasons_of_pods_come_first() {
+    let mut cluster = three("InPlace", template("data", "1Gi"));
+    cluster.set_image("bad");
+    cluster.settle();
+    set_templates(&mut cluster, &[template("data", "2Gi")]);
+    cluster.refused = vec![Refused {
+        action: ActionTarget {
+            kind: ActionKind::EditClaim,
+            name: "data-web-2".to_owned(),
+        },
+        message: "no".to_owned(),
+    }];
+    let plan = plan(&cluster.observed(), cluster.now).unwrap();
+    let causes: Vec<(Option<i64>, String)> = plan
+        .waiting_on
+        .iter()
+        .map(|waiting| (waiting.ordinal, waiting.cause.to_string()))
+        .collect();
+    let of_pod = causes
+        .iter()
+        .position(|(_, text)| text.contains("pod web-2 is not ready"));
+    let of_claim = causes
+        .iter()
+        .position(|(_, text)| text.contains("claim data-web-2"));
+    assert!(of_pod.is_some() && of_pod < of_claim, "{causes:?}");
+}
+
+/// rollouts.md C8: a claim that is missing is not up to date.
+#[test]
+fn missing_claims_are_counted() {
+    let mut cluster = three("NewOnly", template("data", "1Gi"));
     set_templates(
         &mut cluster,
         &[template("data", "1Gi"), template("log", "1Gi")],
     );
-    let text = describe(&cluster.step());
-    assert_eq!(text.matches("evict ").count(), 1, "{text}");
+    cluster.settle();
+    annotate(&mut cluster, UPDATES, "InPlace");
+    cluster.step();
+    let text = condition(&cluster, "ClaimsUpToDate");
+    assert!(text.starts_with("False ClaimsUpdating"), "{text}");
+    assert!(text.contains("log: 0 compatible, 3 updating"), "{text}");
 }

@@ -1,0 +1,173 @@
+//! The volume of a claim beside the template.
+
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimSpec};
+use object_model::Quantity;
+
+/// The changed fields of a claim's volume.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VolumeEdit {
+    /// The requested size.
+    pub storage: Option<String>,
+    pub attributes_class: Option<String>,
+}
+
+/// The state of a claim's volume beside the template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum VolumeFit {
+    Compatible,
+    /// The volume changes now.
+    Changing,
+    /// The volume changes when the claim is bound, or when a pod uses the volume.
+    Waiting,
+    OverSized,
+    Incompatible,
+    /// The claim is to be edited.
+    Differs {
+        edit: VolumeEdit,
+        /// Whether the volume follows an earlier edit now.
+        is_changing: bool,
+    },
+    /// The change to the present template failed, with this message.
+    Failed(String),
+}
+
+fn requested(spec: Option<&PersistentVolumeClaimSpec>) -> Option<Quantity> {
+    let resources = spec?.resources.as_ref()?;
+    resources.requests.as_ref()?.get("storage")?.0.parse().ok()
+}
+
+/// The size of the claim's volume.
+pub(super) fn capacity(claim: &PersistentVolumeClaim) -> Option<Quantity> {
+    let capacity = claim.status.as_ref()?.capacity.as_ref()?;
+    capacity.get("storage")?.0.parse().ok()
+}
+
+fn attributes_class(claim: &PersistentVolumeClaim) -> Option<&str> {
+    let class = claim.spec.as_ref()?.volume_attributes_class_name.as_deref();
+    class.filter(|name| !name.is_empty())
+}
+
+/// Compares a claim with its template. A node extends the file system of a volume only while a pod uses the volume.
+pub(super) fn compare(
+    template: &PersistentVolumeClaim,
+    claim: &PersistentVolumeClaim,
+    is_used: bool,
+) -> VolumeFit {
+    if !is_compatible(template.spec.as_ref(), claim.spec.as_ref()) {
+        return VolumeFit::Incompatible;
+    }
+    let (size, request) = match (
+        requested(template.spec.as_ref()),
+        requested(claim.spec.as_ref()),
+    ) {
+        (Some(size), Some(request)) => (size, request),
+        // Without a size there is nothing to compare.
+        _ => Default::default(),
+    };
+    let volume = capacity(claim);
+    let grows = volume.is_some_and(|volume| volume < request);
+    // A template without a class has no say about the class.
+    let class = attributes_class(template);
+    let is_modified = class.is_some() && is_modified(claim);
+    let failure = failure(claim, class.is_some());
+    let is_changing =
+        failure.is_none() && (is_modified || (grows && (is_used || !is_resized(claim))));
+    // A growth that failed may be taken back, but not to the size of the volume or below (statefulset.md 11.13).
+    let is_taken_back =
+        size < request && failure.is_some() && volume.is_some_and(|volume| size > volume);
+    let edit = VolumeEdit {
+        storage: (size > request || is_taken_back).then(|| size.to_string()),
+        attributes_class: class
+            .filter(|class| attributes_class(claim) != Some(class))
+            .map(str::to_owned),
+    };
+    if edit != VolumeEdit::default() {
+        // Only the volume of a bound claim can be changed.
+        return match phase(claim) {
+            Some("Bound") => VolumeFit::Differs { edit, is_changing },
+            _ => VolumeFit::Waiting,
+        };
+    }
+    match failure {
+        Some(message) => VolumeFit::Failed(message),
+        None if size < request => VolumeFit::OverSized,
+        None if is_changing => VolumeFit::Changing,
+        None if grows => VolumeFit::Waiting,
+        None => VolumeFit::Compatible,
+    }
+}
+
+fn phase(claim: &PersistentVolumeClaim) -> Option<&str> {
+    claim.status.as_ref()?.phase.as_deref()
+}
+
+/// Whether the volume gets the attributes of the claim's class.
+fn is_modified(claim: &PersistentVolumeClaim) -> bool {
+    let status = claim.status.as_ref();
+    let present = status.and_then(|status| status.current_volume_attributes_class_name.as_deref());
+    phase(claim) == Some("Bound")
+        && present.unwrap_or_default() != attributes_class(claim).unwrap_or_default()
+}
+
+/// Whether the volume has its new size, and only its file system has not.
+fn is_resized(claim: &PersistentVolumeClaim) -> bool {
+    let conditions = claim
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    conditions
+        .into_iter()
+        .any(|condition| condition.type_ == "FileSystemResizePending" && condition.status == "True")
+}
+
+/// Whether the claim has the fields of the template that no claim can change.
+fn is_compatible(
+    template: Option<&PersistentVolumeClaimSpec>,
+    claim: Option<&PersistentVolumeClaimSpec>,
+) -> bool {
+    let (Some(template), Some(claim)) = (template, claim) else {
+        return template.is_none();
+    };
+    let mode = |spec: &PersistentVolumeClaimSpec| {
+        let mode = spec.volume_mode.clone();
+        mode.unwrap_or_else(|| "Filesystem".to_owned())
+    };
+    // The server fills in the default class.
+    let class = template.storage_class_name.as_ref();
+    class.is_none_or(|class| claim.storage_class_name.as_ref() == Some(class))
+        && template.access_modes == claim.access_modes
+        && mode(template) == mode(claim)
+        && template.selector == claim.selector
+}
+
+/// The message of a change that failed: of a growth, and of a change of attributes if the template has a class.
+fn failure(claim: &PersistentVolumeClaim, has_class: bool) -> Option<String> {
+    let is_failure = |kind: &str| match kind {
+        "ControllerResizeError" | "NodeResizeError" => true,
+        "ModifyVolumeError" => has_class,
+        _ => false,
+    };
+    let status = claim.status.as_ref()?;
+    let mut conditions = status.conditions.iter().flatten();
+    let failed =
+        conditions.find(|condition| is_failure(&condition.type_) && condition.status == "True");
+    if let Some(failed) = failed {
+        let text = failed.message.clone().or_else(|| failed.reason.clone());
+        return Some(text.unwrap_or_else(|| failed.type_.clone()));
+    }
+    let mut states = status.allocated_resource_statuses.iter().flatten();
+    if let Some((_, state)) = states.find(|(_, state)| state.ends_with("Infeasible")) {
+        return Some(state.clone());
+    }
+    let modification = status.modify_volume_status.as_ref()?;
+    let is_infeasible = has_class && modification.status == "Infeasible";
+    is_infeasible.then(|| {
+        format!(
+            "the driver refuses the attributes of {}",
+            modification
+                .target_volume_attributes_class_name
+                .as_deref()
+                .unwrap_or_default()
+        )
+    })
+}
