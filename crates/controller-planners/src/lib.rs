@@ -37,6 +37,7 @@ pub mod storage_version_migration;
 pub mod token_cleaner;
 pub mod volume_binding;
 pub mod volume_expansion;
+pub mod volume_growth;
 pub mod volume_move;
 pub mod volume_protection;
 pub mod volume_provisioning;

@@ -46,6 +46,7 @@ mod stateful_set_policy;
 mod storage_version_migration;
 mod token_cleaner;
 mod volume_binding;
+mod volume_growth;
 mod volume_move;
 mod volume_protection;
 pub mod volume_provisioning;
@@ -142,6 +143,7 @@ fn all(context: &Context) -> Vec<NamedController> {
         ),
         controller("token-cleaner", token_cleaner::run(context.clone())),
         controller("volume-binding", volume_binding::run(context.clone())),
+        controller("volume-growth", volume_growth::run(context.clone())),
         controller("volume-move", volume_move::run(context.clone())),
         controller("volume-protection", volume_protection::run(context.clone())),
         controller(

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::{Request, Response};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Limited};
 use k8s_openapi::apimachinery::pkg::version::Info;
 use serde::de::DeserializeOwned;
 use tower::Service;
@@ -93,6 +93,14 @@ impl Client {
         self.request(request::get(path.to_owned())?).await
     }
 
+    /// Reads an API path whose response may have `max` bytes, and decodes the response. A longer response is an error: the
+    /// responses of some paths are those of nodes or pods.
+    pub async fn get_up_to<T: DeserializeOwned>(&self, path: &str, max: usize) -> Result<T> {
+        let response = self.send(request::get(path.to_owned())?).await?;
+        let response = response.map(|body| Limited::new(body, max).boxed_unsync());
+        decode(&collected(accepted(response).await?).await?)
+    }
+
     /// Reads the path of these segments with a query, and decodes the response. Segments and query are percent-encoded.
     pub async fn get_at<T: DeserializeOwned>(
         &self,
@@ -162,5 +170,29 @@ mod tests {
         let client = Client::new(tower::service_fn(failing), "default");
         let failed = client.get::<Value>("/version").await.unwrap_err();
         assert!(matches!(failed, Error::Transport(_)));
+    }
+
+    /// The response of a node or a pod is read up to the limit, also if it is a refusal.
+    #[tokio::test]
+    async fn a_long_response_is_an_error() {
+        for code in [200, 500] {
+            let service = tower::service_fn(move |_| async move {
+                let body = format!("\"{}\"", "x".repeat(98));
+                let response = Response::builder().status(code).body(Body::from(body));
+                Ok::<_, Infallible>(response.unwrap())
+            });
+            let client = Client::new(service, "default");
+            let up_to = async |max| {
+                client
+                    .get_up_to::<Value>("/", max)
+                    .await
+                    .map_err(|e| e.code())
+            };
+            assert_eq!(up_to(99).await, Err(None), "{code}");
+            match code {
+                200 => assert!(up_to(100).await.is_ok()),
+                _ => assert_eq!(up_to(100).await, Err(Some(500))),
+            }
+        }
     }
 }

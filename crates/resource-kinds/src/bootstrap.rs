@@ -308,6 +308,13 @@ controller volume-binding | get list patch watch | persistentvolumeclaims
 controller volume-binding | patch | persistentvolumeclaims/status
 controller volume-binding | get list patch watch | persistentvolumes
 controller volume-binding | patch | persistentvolumes/status
+controller volume-growth | get | nodes/proxy
+controller volume-growth | list watch | persistentvolumes
+controller volume-growth | list patch watch | persistentvolumeclaims
+controller volume-growth | list watch | pods
+controller volume-growth | list watch | statefulsets.apps
+controller volume-growth | list watch | statefulsetpolicies.apps.mainstay.dev
+controller volume-growth | create patch | events
 controller volume-replication | create | nodes/proxy
 controller volume-replication | list delete | pods
 controller volume-replication | get list watch | nodes

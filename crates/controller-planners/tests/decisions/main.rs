@@ -17,4 +17,5 @@ mod job_orphans;
 mod resource_claims;
 mod stateful_set;
 mod volume_binding;
+mod volume_growth;
 mod volume_snapshot;

@@ -3,7 +3,8 @@
 //!
 //! In addition to kubelet's fields, each `cpu` of the summary has `usageWindowNanoSeconds`: the time over
 //! which `usageNanoCores` was measured. `localVolumes` lists the volumes of the node's built-in storage
-//! classes, even unused volumes: `path`, `usedBytes`, and `limitBytes` if the size is enforced.
+//! classes, even unused volumes: `path`, `usedBytes`, `limitBytes` if the size is enforced, and `availableBytes`, the free
+//! bytes of the disk that contains the volume.
 
 use std::sync::Arc;
 

@@ -100,6 +100,9 @@ pub fn local_volumes(usages: &VolumeUsages) -> Vec<Value> {
         if let Some(limit) = usage.limit {
             volume["limitBytes"] = json!(limit);
         }
+        if let Some(disk) = machine_info::disk(path) {
+            volume["availableBytes"] = json!(disk.free);
+        }
         volume
     };
     usages.iter().map(volume_summary).collect()

@@ -150,6 +150,14 @@ pub mod volume {
     pub const NEARLY_FULL: &str = "VolumeNearlyFull";
     /// A volume without a limit contains more data than its claim requests.
     pub const OVERFULL: &str = "VolumeOverfull";
+    /// A volume grows before it is full.
+    pub const GROWS: &str = "VolumeGrows";
+    /// A volume is nearly full, and has the maximum size of its policy.
+    pub const GROWTH_AT_MAX: &str = "VolumeAtMaximum";
+    /// A volume is nearly full, and its disk has no room for a growth.
+    pub const GROWTH_WITHOUT_ROOM: &str = "NoRoomToGrow";
+    /// The API server refuses the growth of a volume.
+    pub const GROWTH_REFUSED: &str = "VolumeGrowthRefused";
     /// The claim's volume was deleted.
     pub const CLAIM_LOST: &str = "ClaimLost";
     /// Two claims refer to one volume.

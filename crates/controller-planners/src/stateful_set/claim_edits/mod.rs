@@ -24,7 +24,7 @@ pub use metadata::MetadataEdit;
 use metadata::TemplateMetadata;
 pub(super) use metadata::record_of;
 pub use volume::VolumeEdit;
-use volume::VolumeFit;
+use volume::{Circumstances, VolumeFit};
 
 /// The changed fields of a claim. The two parts are written one after the other, so that a refusal of one does not hold
 /// back the other.
@@ -126,6 +126,7 @@ fn candidates<'p, 'a>(parsed: &'p ParsedSet<'a>) -> Vec<Candidate<'p, 'a>> {
     let claims = claims.filter(|((ordinal, _), claim)| {
         spec.in_range(*ordinal) && claim.claim.metadata.deletion_timestamp.is_none()
     });
+    let grows_to = parsed.claim_rules.autogrow.map(|rules| rules.max);
     let candidates = claims.filter_map(|((ordinal, index), claim)| {
         let (metadata, template) = templates.get(*index)?;
         let is_used = parsed
@@ -137,7 +138,7 @@ fn candidates<'p, 'a>(parsed: &'p ParsedSet<'a>) -> Vec<Candidate<'p, 'a>> {
             index: *index,
             claim,
             metadata: metadata::compare(spec, metadata, claim.claim),
-            volume: volume::compare(template, claim.claim, is_used),
+            volume: volume::compare(template, claim.claim, Circumstances { is_used, grows_to }),
             refusal: refusal(parsed, claim.name),
         })
     });

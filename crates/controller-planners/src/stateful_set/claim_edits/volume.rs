@@ -47,11 +47,20 @@ fn attributes_class(claim: &PersistentVolumeClaim) -> Option<&str> {
     class.filter(|name| !name.is_empty())
 }
 
-/// Compares a claim with its template. A node extends the file system of a volume only while a pod uses the volume.
+/// The circumstances of a claim.
+#[derive(Clone, Copy)]
+pub(super) struct Circumstances {
+    /// Whether a pod uses the volume: a node extends a file system only then.
+    pub is_used: bool,
+    /// The maximum size of volumes that grow by themselves.
+    pub grows_to: Option<Quantity>,
+}
+
+/// Compares a claim with its template.
 pub(super) fn compare(
     template: &PersistentVolumeClaim,
     claim: &PersistentVolumeClaim,
-    is_used: bool,
+    Circumstances { is_used, grows_to }: Circumstances,
 ) -> VolumeFit {
     if !is_compatible(template.spec.as_ref(), claim.spec.as_ref()) {
         return VolumeFit::Incompatible;
@@ -73,8 +82,12 @@ pub(super) fn compare(
     let is_changing =
         failure.is_none() && (is_modified || (grows && (is_used || !is_resized(claim))));
     // A growth that failed may be taken back, but not to the size of the volume or below (statefulset.md 11.13).
-    let is_taken_back =
-        size < request && failure.is_some() && volume.is_some_and(|volume| size > volume);
+    // A volume that has grown by itself is larger than the template (D9).
+    let is_grown = size < request && grows_to.is_some_and(|max| request <= max);
+    let is_taken_back = size < request
+        && !is_grown
+        && failure.is_some()
+        && volume.is_some_and(|volume| size > volume);
     let edit = VolumeEdit {
         storage: (size > request || is_taken_back).then(|| size.to_string()),
         attributes_class: class
@@ -90,7 +103,7 @@ pub(super) fn compare(
     }
     match failure {
         Some(message) => VolumeFit::Failed(message),
-        None if size < request => VolumeFit::OverSized,
+        None if size < request && !is_grown => VolumeFit::OverSized,
         None if is_changing => VolumeFit::Changing,
         None if grows => VolumeFit::Waiting,
         None => VolumeFit::Compatible,

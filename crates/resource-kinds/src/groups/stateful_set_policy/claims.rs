@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use serde::{Deserialize, Serialize};
 
-use super::StatefulSetPolicy;
+use super::{Autogrow, StatefulSetPolicy};
 use crate::well_known::annotations::{CLAIM_UPDATES, REMOVED_CLAIM_TEMPLATES};
 
 /// The effect of an edit of a claim template.
@@ -40,6 +40,9 @@ pub struct ClaimRules {
     /// Maximum number of failed changes with which further changes begin.
     #[serde(default = "one")]
     pub failures: u32,
+    /// Volumes grow before they are full.
+    #[serde(default)]
+    pub autogrow: Option<Autogrow>,
 }
 
 fn one() -> u32 {
@@ -52,6 +55,7 @@ impl Default for ClaimRules {
             update: None,
             parallel: one(),
             failures: one(),
+            autogrow: None,
         }
     }
 }

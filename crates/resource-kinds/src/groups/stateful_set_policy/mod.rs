@@ -2,6 +2,7 @@
 //! (`docs/contract/rollouts.md`). The kind is a custom resource: a new cluster contains its CustomResourceDefinition,
 //! and other clusters accept the same definition.
 
+mod autogrow;
 mod check;
 mod claims;
 mod guard;
@@ -15,6 +16,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use object_model::LabelSelector;
 use serde::{Deserialize, Serialize};
 
+pub use autogrow::{Autogrow, GrowthStep};
 pub use check::{CheckKind, GuardCheck};
 pub use claims::{ClaimRules, ClaimUpdates, removed_claim_templates};
 pub use guard::{EVICTION_WITHIN, Guard, HealthCount, HealthFacts, MinHealthy, PodHealth};
@@ -211,7 +213,7 @@ mod tests {
         let digest = fnv1a(&definition["spec"]["versions"].to_string());
         assert_eq!(
             (number.as_str(), digest),
-            (Some("1"), 15_789_708_973_329_216_586)
+            (Some("2"), 6_725_822_726_242_805_045)
         );
     }
 

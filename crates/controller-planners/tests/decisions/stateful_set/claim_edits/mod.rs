@@ -515,3 +515,24 @@ fn missing_claims_are_counted() {
     assert!(text.starts_with("False ClaimsUpdating"), "{text}");
     assert!(text.contains("log: 0 compatible, 3 updating"), "{text}");
 }
+
+/// rollouts.md D9: a volume that has grown by itself fits its template, up to the maximum.
+#[test]
+fn a_volume_that_has_grown_by_itself_fits() {
+    let mut cluster = three("", template("data", "1Gi"));
+    let policy = json!({"spec": {"setRef": {"name": "web"},
+        "claims": {"update": "InPlace", "autogrow": {"max": "3Gi"}}}});
+    cluster.policy = Some(Arc::new(json_tree::from_value(policy).unwrap()));
+    for (ordinal, size) in [(0, "3Gi"), (1, "4Gi")] {
+        let spec = claim(&mut cluster, &format!("data-web-{ordinal}"))
+            .spec
+            .as_mut()
+            .unwrap();
+        let requests = spec.resources.as_mut().unwrap().requests.as_mut().unwrap();
+        requests.get_mut("storage").unwrap().0 = size.to_owned();
+    }
+    cluster.grow_volumes(&[]);
+    assert_eq!(edits(&cluster.step()), [""; 0]);
+    let text = "False ClaimsDiffer: data: 2 compatible, 1 over-sized, 8Gi in total";
+    assert_eq!(condition(&cluster, "ClaimsUpToDate"), text);
+}
