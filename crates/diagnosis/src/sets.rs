@@ -9,6 +9,7 @@ use controller_planners::stateful_set::{
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec};
 use object_model::IncompleteMetadata;
 use pod_lifecycle::diagnosis::{Remedy, text};
+use resource_kinds::annotations::REJECTED;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::stateful_set_policy::{CheckKind, in_force};
 
@@ -447,6 +448,14 @@ impl<'e> View<'e> {
                     builder.remedy(format!("lower minHealthy of the guard: {edit}"));
                 }
                 return;
+            }
+            Cause::RevisionRejected { revision, .. } => {
+                let rejected = format!("annotate controllerrevision {revision} {REJECTED}-");
+                let text = "set another template; or try this one again";
+                (
+                    "RevisionRejected",
+                    Remedy::new(text).with(kubectl(rejected)),
+                )
             }
             Cause::OnDelete { .. } => {
                 let outdated = set_summary::outdated(self.observed, self.set, &self.plan);

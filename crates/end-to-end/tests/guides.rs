@@ -79,7 +79,7 @@ fn the_network_policy_page_can_be_pasted() {
     }
 }
 
-/// rollouts.md R27, S9: a guarded set, used unchanged.
+/// rollouts.md R27, S9, R11 to R13: a guarded set, and an update that is rolled back, used unchanged.
 #[test]
 fn the_rollout_policies_page_can_be_pasted() {
     let instance = Instance::start(&[]);
@@ -93,6 +93,8 @@ fn the_rollout_policies_page_can_be_pasted() {
         "held\n",
         "statefulset.apps/db condition met",
         "the guard of StatefulSetPolicy db holds pod db-2: 2 of 2 pods must stay healthy, and 1 are",
+        "is rejected, and the pods return to the revision before: pod db-2: container db has restarted 2",
+        "apps.mainstay.dev/rejected-\n",
     ] {
         assert!(output.stdout.contains(text), "{text}: {output:#?}");
     }
@@ -109,7 +111,8 @@ fn the_claim_templates_page_can_be_pasted() {
     let kept = "the claims of the removed template \"data\" are kept";
     let pasted = pasted
         .with_warning(kept)
-        .with_warning("previously managed with 'kubectl apply'");
+        .with_warning("previously managed with 'kubectl apply'")
+        .with_warning("does not enforce the size of volumes");
     let output = pasted.page("docs/claim-templates.md");
     for text in [
         "data-db-0   2Gi    2",
@@ -118,6 +121,8 @@ fn the_claim_templates_page_can_be_pasted() {
         "persistentvolumeclaim/data-db-1",
         "statefulset.apps/db rolled back",
         "orders\n",
+        "data-db-0   100Mi\ndata-db-1   150Mi\n",
+        "% of the bytes are used: the request grows to 150Mi\n",
     ] {
         assert!(output.stdout.contains(text), "{text}: {output:#?}");
     }

@@ -309,6 +309,8 @@ impl Builder {
             },
             // No set of the checked worlds has claims that follow their templates.
             StatefulSetAction::EditClaim { .. } => return None,
+            // No policy of the checked worlds judges rollouts.
+            StatefulSetAction::RejectRevision { .. } => return None,
             StatefulSetAction::CreatePod(pod) => {
                 let labels = pod.metadata.labels.as_ref()?;
                 Op::CreatePod {

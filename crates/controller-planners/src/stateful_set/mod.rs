@@ -8,8 +8,8 @@
 //!
 //! Start with [`plan()`], which calls the other files in order. `observed`, `member` and `options` parse, `revisions`
 //! selects the templates for pods, `replica` plans the desired ordinals, `scale` the surplus pods, `rollout` the
-//! outdated pods, `recovery` unblocks a stuck rollout, `delayed_pods` gives the reasons for waiting, `guard` holds
-//! voluntary deletions, `claim_edits` lets claims follow their template, `refused` gives the API server's refusals,
+//! outdated pods one after the other, `recreate` all at once, `recovery` unblocks a stuck rollout, `delayed_pods` gives the reasons for waiting, `guard` holds
+//! voluntary deletions, `verdict` rejects a revision whose rollout fails, `claim_edits` lets claims follow their template, `refused` gives the API server's refusals,
 //! `status` counts, `conditions` and `deadline` set conditions, `metrics` gives metrics. `write_schedule` decides the
 //! order of writes, and `status_urgency` whether the status may be late.
 
@@ -28,6 +28,7 @@ mod observed;
 mod options;
 mod plan;
 mod recovery;
+mod recreate;
 mod refused;
 mod replica;
 pub mod revisions;
@@ -35,6 +36,7 @@ mod rollout;
 mod scale;
 mod status;
 mod status_urgency;
+mod verdict;
 mod waiting;
 pub mod write_schedule;
 

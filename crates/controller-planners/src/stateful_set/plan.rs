@@ -9,7 +9,7 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use object_model::{IncompleteMetadata, ResourceVersion, Uid};
-use resource_kinds::stateful_set_policy::Purpose;
+use resource_kinds::stateful_set_policy::{Evidence, Purpose};
 
 use super::claim_edits::{self, ClaimEdit};
 use super::draft::{Draft, PlanFlow};
@@ -17,7 +17,10 @@ use super::guard::PlanGuard;
 use super::observed::{Observed, ParsedSet, Strategy};
 use super::options::StuckRollout;
 use super::waiting::{Cause, Waiting};
-use super::{claims, delayed_pods, recovery, refused, replica, revisions, rollout, scale, status};
+use super::{
+    claims, delayed_pods, recovery, recreate, refused, replica, revisions, rollout, scale, status,
+    verdict,
+};
 
 /// A write of the plan. Each write names its object by UID, or creates a new object. The server therefore refuses a
 /// plan that was computed from an outdated snapshot.
@@ -52,6 +55,12 @@ pub enum StatefulSetAction {
     DeleteRevision {
         name: String,
         uid: Uid,
+    },
+    /// Store the evidence against a revision whose rollout fails.
+    RejectRevision {
+        name: String,
+        uid: Uid,
+        evidence: Box<Evidence>,
     },
     CreateClaim(Box<PersistentVolumeClaim>),
     /// Replace the owners of a claim.
@@ -118,6 +127,7 @@ pub enum ActionKind {
     /// With the new revision number.
     RenumberRevision(i64),
     DeleteRevision,
+    RejectRevision,
     CreateClaim,
     SetClaimOwners,
     EditClaim,
@@ -166,6 +176,7 @@ impl StatefulSetAction {
                 (ActionKind::RenumberRevision(*revision), name.clone())
             }
             Self::DeleteRevision { name, .. } => (ActionKind::DeleteRevision, name.clone()),
+            Self::RejectRevision { name, .. } => (ActionKind::RejectRevision, name.clone()),
             Self::CreateClaim(claim) => (ActionKind::CreateClaim, created(&claim.metadata)),
             Self::SetClaimOwners { name, .. } => (ActionKind::SetClaimOwners, name.clone()),
             Self::EditClaim { name, .. } => (ActionKind::EditClaim, name.clone()),
@@ -193,6 +204,7 @@ impl fmt::Display for ActionTarget {
                 write!(f, "renumber revision {name} to {number}")
             }
             ActionKind::DeleteRevision => write!(f, "delete revision {name}"),
+            ActionKind::RejectRevision => write!(f, "reject revision {name}"),
             ActionKind::CreateClaim => write!(f, "create claim {name}"),
             ActionKind::SetClaimOwners => write!(f, "set owners of claim {name}"),
             ActionKind::EditClaim => write!(f, "edit claim {name}"),
@@ -287,13 +299,14 @@ impl StatefulSetPlan {
 pub fn plan(observed: &Observed, now: Timestamp) -> Result<StatefulSetPlan, IncompleteMetadata> {
     let parsed = ParsedSet::of(observed, now)?;
     let mut draft = Draft::of(PlanGuard::of(&parsed));
-    let chosen = revisions::choose(&parsed, &mut draft);
+    let mut chosen = revisions::choose(&parsed, &mut draft);
     adopt_and_release(&parsed, &mut draft);
     if parsed.spec.deleting {
         draft.wait(None, Cause::SetDeleting);
     } else if parsed.spec.selector.is_none() {
         draft.wait(None, Cause::Selector);
     } else {
+        verdict::judge(&parsed, &mut chosen, &mut draft);
         decide(&parsed, &chosen, &mut draft);
     }
     let mut cleanup = Vec::new();
@@ -323,6 +336,16 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Result<StatefulSetPlan, Inco
 /// The order of decisions: owners of claims, desired pods, surplus pods, outdated pods, and stuck pods.
 fn decide(parsed: &ParsedSet<'_>, chosen: &revisions::ChosenRevisions, draft: &mut Draft) {
     claims::settle_owners(parsed, draft);
+    if !recreate::stop_all(parsed, chosen, draft) {
+        decide_pods(parsed, chosen, draft);
+    }
+    refused::explain(parsed, draft);
+    delayed_pods::explain(parsed, chosen, draft);
+    // Last: a pod's own reason for waiting comes before the trouble of its claim.
+    claim_edits::plan(parsed, draft);
+}
+
+fn decide_pods(parsed: &ParsedSet<'_>, chosen: &revisions::ChosenRevisions, draft: &mut Draft) {
     let mut flow = replica::walk(parsed, chosen, draft);
     if flow == PlanFlow::Go || !parsed.spec.ordered {
         flow = scale::remove_condemned(parsed, draft);
@@ -330,18 +353,16 @@ fn decide(parsed: &ParsedSet<'_>, chosen: &revisions::ChosenRevisions, draft: &m
     match parsed.spec.strategy {
         Strategy::OnDelete => rollout::mention_outdated(parsed, chosen, draft),
         Strategy::RollingUpdate(_) => {
-            if flow == PlanFlow::Go {
+            if flow == PlanFlow::Go && !chosen.is_held() {
                 rollout::replace_outdated(parsed, chosen, draft);
             }
-            if parsed.spec.options.stuck_rollout == StuckRollout::Replace && !draft.changes_pods() {
+            let replaces_stuck = parsed.spec.options.stuck_rollout == StuckRollout::Replace;
+            let may_replace = (replaces_stuck && !chosen.is_held()) || chosen.rolls_back();
+            if may_replace && !draft.changes_pods() {
                 recovery::replace_stuck(parsed, chosen, draft);
             }
         }
     }
-    refused::explain(parsed, draft);
-    delayed_pods::explain(parsed, chosen, draft);
-    // Last: a pod's own reason for waiting comes before the trouble of its claim.
-    claim_edits::plan(parsed, draft);
 }
 
 /// Adoption needs a fresh read of the set: a set that is being deleted must not adopt pods that the garbage collector

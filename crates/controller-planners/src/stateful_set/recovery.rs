@@ -14,6 +14,7 @@ use resource_kinds::reasons::stateful_set as reasons;
 use super::draft::Draft;
 use super::member::{Member, Phase};
 use super::observed::{ParsedSet, Strategy};
+use super::options::StuckRollout;
 use super::plan::SetEvent;
 use super::revisions::ChosenRevisions;
 use super::rollout;
@@ -37,7 +38,7 @@ pub(super) fn replace_stuck(parsed: &ParsedSet<'_>, chosen: &ChosenRevisions, dr
                 "Pod {} of revision {} is not ready and holds up revision {}: it is replaced",
                 member.name(),
                 member.revision,
-                chosen.update
+                chosen.target()
             ),
         });
         rollout::replace(parsed, member, chosen, draft);
@@ -57,6 +58,9 @@ fn is_stuck(
         return false;
     }
     if member.ordinal < parsed.spec.first_updatable() {
+        if parsed.spec.options.stuck_rollout == StuckRollout::Wait {
+            return false;
+        }
         // The current revision in the status counts even if the revision has been deleted.
         let status = parsed.spec.set.status.as_ref();
         let named = status.and_then(|status| status.current_revision.as_deref());

@@ -15,6 +15,7 @@ use super::identity;
 use super::member::{Member, Phase};
 use super::observed::{ParsedSet, Strategy, template_names};
 use super::plan::StatefulSetAction;
+use super::recreate;
 use super::revisions::{ChosenRevisions, RevisionName};
 use super::waiting::Cause;
 
@@ -211,7 +212,9 @@ struct PodSource<'p> {
 impl<'p> PodSource<'p> {
     /// The desired revision of an ordinal; `None` if the revision cannot be parsed.
     fn of(parsed: &'p ParsedSet<'_>, chosen: &'p ChosenRevisions, ordinal: i64) -> Option<Self> {
-        let is_updated = !needs_current(parsed, ordinal) || chosen.current == chosen.update;
+        // No further pod gets a rejected revision (rollouts.md R13).
+        let needs_current = chosen.rejected.is_some() || needs_current(parsed, ordinal);
+        let is_updated = !needs_current || chosen.current == chosen.update;
         let (template, revision) = match is_updated {
             true => (parsed.spec.template, &chosen.update),
             false => (chosen.current_template(parsed)?, &chosen.current),
@@ -251,6 +254,8 @@ fn needs_current(parsed: &ParsedSet<'_>, ordinal: i64) -> bool {
     match parsed.spec.strategy {
         Strategy::OnDelete => false,
         Strategy::RollingUpdate(Some(_)) => ordinal < parsed.spec.first_updatable(),
+        // No pod of the current revision is left when the first one is created.
+        Strategy::RollingUpdate(None) if recreate::is_demanded(parsed) => false,
         Strategy::RollingUpdate(None) => {
             let status = parsed.spec.set.status.as_ref();
             let current = status

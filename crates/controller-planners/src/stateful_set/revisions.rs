@@ -12,6 +12,7 @@ use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
+use resource_kinds::stateful_set_policy::OnFailure;
 use resource_kinds::{annotations, labels};
 use serde_json::{Map, Value, json};
 
@@ -144,11 +145,30 @@ pub(super) struct ChosenRevisions {
     pub update: RevisionName,
     /// The number of hash collisions.
     pub collisions: Option<i32>,
+    /// The answer to the verdict about the update revision, if that revision is rejected.
+    pub rejected: Option<OnFailure>,
     /// The template of the current revision, parsed at first use.
     template: OnceCell<Option<PodTemplateSpec>>,
 }
 
 impl ChosenRevisions {
+    /// The revision that pods get by a rollout.
+    pub fn target(&self) -> &RevisionName {
+        match self.rolls_back() {
+            true => &self.current,
+            false => &self.update,
+        }
+    }
+
+    /// Whether no pod is replaced by a rollout.
+    pub fn is_held(&self) -> bool {
+        self.rejected == Some(OnFailure::Hold)
+    }
+
+    pub fn rolls_back(&self) -> bool {
+        self.rejected == Some(OnFailure::Rollback)
+    }
+
     /// The template of the current revision, if it can be parsed.
     pub fn current_template(&self, parsed: &ParsedSet<'_>) -> Option<&PodTemplateSpec> {
         let read = || {
@@ -195,6 +215,7 @@ pub(super) fn choose(parsed: &ParsedSet<'_>, draft: &mut Draft) -> ChosenRevisio
         current: current.map_or_else(|| update.clone(), RevisionName::new),
         update,
         collisions,
+        rejected: None,
         template: OnceCell::new(),
     }
 }

@@ -28,12 +28,16 @@ fn updatable(parsed: &ParsedSet<'_>) -> impl Iterator<Item = i64> + use<> {
 }
 
 /// Deletes the highest outdated pod, if all higher pods are available. With a guard, an outdated pod that is down comes
-/// first: a guard that holds the others would otherwise wait for this pod without end (rollouts.md R6).
+/// first: a guard that holds the others would otherwise wait for this pod without end (rollouts.md R6). So it does on the way back
+/// from a rejected revision (R16).
 fn one_at_a_time(parsed: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut Draft) {
-    if let Some(guard) = &draft.guard {
+    if draft.guard.is_some() || chosen.rolls_back() {
         let mut members = parsed.members.from(parsed.spec.first_updatable()).iter();
+        let guard = draft.guard.as_ref();
+        let fails_check =
+            |member: &Member<'_>| guard.is_some_and(|guard| guard.fails_check(member));
         let is_down = |member: &&Member<'_>| {
-            outdated(member, chosen) && (member.unavailable() || guard.fails_check(member))
+            outdated(member, chosen) && (member.unavailable() || fails_check(member))
         };
         if let Some(member) = members.rfind(is_down) {
             draft.block(member.name());
@@ -110,7 +114,7 @@ pub(super) fn mention_outdated(
 }
 
 pub(super) fn outdated(member: &Member<'_>, chosen: &ChosenRevisions) -> bool {
-    member.revision != chosen.update || !member.has_its_claims
+    member.revision != *chosen.target() || !member.has_its_claims
 }
 
 /// Whether a rolling update will replace the pod.

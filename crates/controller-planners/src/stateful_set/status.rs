@@ -6,7 +6,6 @@ use super::conditions;
 use super::draft::Draft;
 use super::observed::{ParsedSet, Strategy};
 use super::revisions::ChosenRevisions;
-use super::rollout;
 
 /// The status to write; `None` if the stored one is equal.
 pub(super) fn next(
@@ -52,7 +51,8 @@ fn count(parsed: &ParsedSet<'_>, chosen: &ChosenRevisions, current_less: i32) ->
         if member.created {
             replicas += 1;
             current += i32::from(!member.terminating && member.revision == chosen.current);
-            updated += i32::from(!member.terminating && !rollout::outdated(member, chosen));
+            let is_updated = member.revision == chosen.update && member.has_its_claims;
+            updated += i32::from(!member.terminating && is_updated);
         }
     }
     StatefulSetStatus {

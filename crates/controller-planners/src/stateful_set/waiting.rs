@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use resource_kinds::reasons::stateful_set as reasons;
-use resource_kinds::stateful_set_policy::HealthCount;
+use resource_kinds::stateful_set_policy::{Evidence, HealthCount, OnFailure};
 
 use pod_lifecycle::diagnosis::Reason;
 
@@ -109,6 +109,14 @@ pub enum Cause {
         policy: String,
         count: HealthCount,
     },
+    /// The revision of the template is rejected, because its rollout failed.
+    RevisionRejected {
+        /// Name of the ControllerRevision.
+        revision: String,
+        /// `None` if the stored evidence cannot be read.
+        evidence: Option<Box<Evidence>>,
+        answer: OnFailure,
+    },
     /// The API server refuses the edit of a claim.
     ClaimEditRefused {
         /// Name of the claim.
@@ -149,6 +157,7 @@ impl Cause {
             Self::RevisionUnreadable { .. } => Some(reasons::REVISION_UNREADABLE),
             Self::NameTaken { .. } => Some(reasons::NAME_TAKEN),
             Self::ClaimEditRefused { .. } => Some(reasons::CLAIM_EDIT_IMPOSSIBLE),
+            Self::RevisionRejected { .. } => Some(reasons::REVISION_REJECTED),
             _ => None,
         }
     }
@@ -174,6 +183,7 @@ impl Cause {
             Self::Selector
             | Self::RevisionUnreadable { .. }
             | Self::ClaimTerminating { .. }
+            | Self::RevisionRejected { .. }
             | Self::Refused { .. }
             | Self::ClaimEditRefused { .. }
             | Self::ClaimEditFailed { .. }
@@ -266,6 +276,21 @@ impl fmt::Display for Cause {
                 "the guard of StatefulSetPolicy {policy} holds pod {pod}: {}",
                 count.text()
             ),
+            Self::RevisionRejected {
+                revision,
+                evidence,
+                answer,
+            } => {
+                let answer = match answer {
+                    OnFailure::Hold => "no further pod gets it",
+                    OnFailure::Rollback => "the pods return to the revision before",
+                };
+                write!(f, "revision {revision} is rejected, and {answer}")?;
+                match evidence {
+                    Some(evidence) => write!(f, ": pod {}: {}", evidence.pod, evidence.message),
+                    None => Ok(()),
+                }
+            }
             Self::ClaimEditRefused { claim, message } => {
                 write!(f, "claim {claim} cannot follow its template: {message}")
             }

@@ -22,7 +22,7 @@ use kube_api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
 use object_model::{IncompleteMetadata, ObjectKey, ResourceVersion, Uid};
 use process_telemetry::polls::spend;
 use resource_kinds::MetadataIdentity;
-use resource_kinds::annotations::PURPOSE;
+use resource_kinds::annotations::{PURPOSE, REJECTED};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::stateful_set as reasons;
 
@@ -311,6 +311,16 @@ impl<'a> Run<'a> {
                     guarded_writes::delete(&self.revisions, name, Delete::of_uid(uid.clone()))
                         .await;
                 Ok(deleted.map(drop).map_err(failed("delete revision"))?)
+            }
+            StatefulSetAction::RejectRevision {
+                name,
+                uid,
+                evidence,
+            } => {
+                let text = json!(evidence).to_string();
+                let meta = json!({ "uid": uid, "annotations": { REJECTED: text } });
+                let patch = Patch::Merge(json!({ "metadata": meta }));
+                patched(&self.revisions, name, patch, "reject revision").await
             }
             StatefulSetAction::CreateClaim(claim) => {
                 let owners = claim.metadata.owner_references.as_deref();

@@ -84,9 +84,10 @@ pub fn parse(text: &str) -> ObservedNamespace {
             "set" => {
                 observed.sets.push(object(set(&line)));
                 let images = ["a", "b"].into_iter().zip(1..);
-                observed
-                    .revisions
-                    .extend(images.map(|(image, number)| revision(image, number)));
+                let rejected = line.get("rejected");
+                observed.revisions.extend(
+                    images.map(|(image, number)| revision(image, number, rejected == Some(image))),
+                );
             }
             "pod" => {
                 let pod: Arc<Pod> = object(pod(&line));
@@ -186,11 +187,15 @@ fn revision_name(image: &str) -> String {
     revisions::name("web", &revisions::hash(&bytes, Some(0)))
 }
 
-fn revision(image: &str, number: i64) -> Arc<ControllerRevision> {
+fn revision(image: &str, number: i64, is_rejected: bool) -> Arc<ControllerRevision> {
     let template = json_tree::from_value(template(image)).unwrap();
+    let evidence = r#"{"at":"2026-01-01T11:58:20Z","pod":"web-1","uid":"u",
+        "reason":"ContainerCrashed","message":"container main exits with code 1"}"#;
+    let annotations = is_rejected.then(|| json!({ "apps.mainstay.dev/rejected": evidence }));
     object(json!({
         "metadata": { "name": revision_name(image), "namespace": "default",
             "uid": format!("uid-{image}"), "labels": { "app": "web" },
+            "annotations": annotations,
             "ownerReferences": [{ "apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web",
                 "uid": "uid-web", "controller": true }] },
         "revision": number,

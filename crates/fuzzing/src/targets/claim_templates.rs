@@ -1,12 +1,12 @@
-//! Annotations of sets and claims that the server and the controller of sets write, and that a client may have changed.
+//! Annotations of sets, claims and revisions that the server and the controller of sets write, and that a client may have changed.
 
 use std::sync::{Arc, LazyLock};
 
-use controller_planners::stateful_set::{Observed, invariants, plan};
+use controller_planners::stateful_set::{Cause, Observed, invariants, plan, revisions};
 use jiff::Timestamp;
 use json_tree::{Value, json};
 use resource_kinds::Kind;
-use resource_kinds::annotations::{REMOVED_CLAIM_TEMPLATES, TEMPLATE_METADATA};
+use resource_kinds::annotations::{REJECTED, REMOVED_CLAIM_TEMPLATES, TEMPLATE_METADATA};
 use resource_kinds::apps::StatefulSet;
 
 use super::Target;
@@ -29,6 +29,7 @@ pub const CLAIM_TEMPLATES: Target = Target {
     seeds: &[
         br#"[{"metadata":{"name":"log"},"spec":{"accessModes":["ReadWriteOnce"]}}]"#,
         br#"{"labels":{"chart":"1"},"annotations":{"note":"n"}}"#,
+        br#"{"at":"2026-12-01T00:00:00Z","pod":"db-0","uid":"u","reason":"r","message":"m"}"#,
     ],
     words: &[
         "\"name\":",
@@ -46,6 +47,7 @@ pub const CLAIM_TEMPLATES: Target = Target {
         if let Some(text) = text(bytes) {
             removed(text);
             recorded(text);
+            rejected(text);
         }
     },
 };
@@ -57,17 +59,50 @@ fn removed(text: &str) {
     old["spec"]["template"]["spec"]["containers"] = json!([]);
     let mut new = SET.clone();
     StatefulSet.prepare_update(&mut new, &old);
-    // A template that returned is in the record no more.
+    // The record is a list of at most 16 templates.
     let record = new["metadata"]["annotations"][REMOVED_CLAIM_TEMPLATES].clone();
     let record: Vec<Value> = record
         .as_str()
         .map(|text| serde_json::from_str(text).expect("JSON"))
         .unwrap_or_default();
-    let templates = new["spec"]["volumeClaimTemplates"].as_array();
-    for template in templates.into_iter().flatten() {
-        let name = &template["metadata"]["name"];
-        assert!(record.iter().all(|kept| kept["metadata"]["name"] != *name));
-    }
+    assert!(record.len() <= 16);
+}
+
+/// The plan for a set whose revision has the text as evidence against it.
+fn rejected(text: &str) {
+    let mut set = SET.clone();
+    set["status"] = json!({"replicas": 0, "currentRevision": "db-old"});
+    let policy = json!({"spec": {"setRef": {"name": "db"}, "rollout": {"onFailure": "Rollback"}}});
+    let mut observed = Observed {
+        set: Arc::new(json_tree::from_value(set).expect("a set")),
+        policy: Some(Arc::new(json_tree::from_value(policy).expect("a policy"))),
+        ..Observed::default()
+    };
+    let template = observed.set.spec.as_ref().map(|spec| &spec.template);
+    let data = revisions::encode(template.expect("a template"));
+    let revision = |name: &str, number: i64, data: &serde_json::Value, annotations: Value| {
+        let owner = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "db",
+            "uid": "u", "controller": true});
+        let revision = json!({"metadata": {"name": name, "namespace": "d", "uid": name,
+                "labels": {"app": "db"}, "annotations": annotations, "ownerReferences": [owner]},
+            "revision": number, "data": data});
+        Arc::new(json_tree::from_value(revision).expect("a revision"))
+    };
+    let old = serde_json::json!({"spec": {"template": {}}});
+    observed.revisions = vec![
+        revision("db-old", 1, &old, Value::Null),
+        revision("db-new", 2, &data, json!({REJECTED: text})),
+    ];
+    let now = Timestamp::UNIX_EPOCH;
+    let plan = plan(&observed, now).expect("complete identities");
+    let broken = invariants::violations(&observed, &plan, now);
+    assert_eq!(broken, Vec::<String>::new());
+    let waits = plan.waiting_on.iter();
+    let is_rejected = waits.map(|waiting| &waiting.cause);
+    let mut is_rejected =
+        is_rejected.filter(|cause| matches!(cause, Cause::RevisionRejected { .. }));
+    // Evidence that cannot be read is evidence.
+    assert!(is_rejected.next().is_some());
 }
 
 /// The plan for a set and a claim with the text as their records.

@@ -74,6 +74,8 @@ pub const TEMPLATE_METADATA: &str = "apps.mainstay.dev/template-metadata";
 pub const UNUSED_SINCE: &str = "apps.mainstay.dev/unused-since";
 /// The time at which the request of a claim was raised last, because its volume was nearly full.
 pub const GROWN_AT: &str = "apps.mainstay.dev/grown-at";
+/// The evidence against a ControllerRevision whose rollout failed, as JSON.
+pub const REJECTED: &str = "apps.mainstay.dev/rejected";
 /// The number of the schema in a CustomResourceDefinition of mainstay: a server renews a schema with a lower number.
 pub const SCHEMA_NUMBER: &str = "apps.mainstay.dev/schema-number";
 /// The purpose of an Eviction by the controller of a set. PodDisruptionBudgets do not hold such an eviction.

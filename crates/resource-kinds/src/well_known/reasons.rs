@@ -82,6 +82,8 @@ pub mod stateful_set {
     pub const WAITING_FOR_PODS: &str = "WaitingForPods";
     /// Pods are being replaced by pods of another revision.
     pub const UPDATING_PODS: &str = "UpdatingPods";
+    /// The rollout of the template failed.
+    pub const REVISION_REJECTED: &str = "RevisionRejected";
     /// The guard of the set's policy holds the deletion of pods.
     pub const GUARD_HOLDS: &str = "GuardHolds";
     /// The claims are as their templates say.

@@ -13,6 +13,8 @@ mod status;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use object_model::Uid;
+use resource_kinds::annotations::REJECTED;
+use resource_kinds::stateful_set_policy::{OnFailure, RolloutStrategy};
 
 use crate::ownership::controller;
 
@@ -26,8 +28,11 @@ use super::waiting::Waiting;
 struct Facts<'f, 'w> {
     parsed: &'f ParsedSet<'w>,
     plan: &'f StatefulSetPlan,
-    /// The stored revision with the set's template, or the revision that the plan creates.
+    /// The revision that pods are to have: the stored revision with the set's template, or the revision that the plan
+    /// creates; after a rejection with `Rollback`, the revision before.
     update: Option<RevisionName>,
+    /// The answer to the verdict about the template's revision.
+    rejected: Option<OnFailure>,
     created: Vec<&'f Pod>,
     /// The members that the plan deletes.
     deleted: Vec<&'f Member<'w>>,
@@ -41,10 +46,16 @@ pub fn violations(observed: &Observed, plan: &StatefulSetPlan, now: Timestamp) -
     };
     let names = deleted(plan);
     let is_deleted = |member: &&Member<'_>| names.iter().any(|(name, _)| *name == member.name());
+    let update = update_revision(&parsed).or_else(|| planned_revision(plan));
+    let rejected = rejection(&parsed, update.as_ref(), plan);
     let facts = Facts {
         parsed: &parsed,
         plan,
-        update: update_revision(&parsed).or_else(|| planned_revision(plan)),
+        update: match rejected {
+            Some(OnFailure::Rollback) => current_revision(&parsed),
+            _ => update,
+        },
+        rejected,
         created: created(plan),
         deleted: parsed.all().filter(is_deleted).collect(),
     };
@@ -53,7 +64,14 @@ pub fn violations(observed: &Observed, plan: &StatefulSetPlan, now: Timestamp) -
     pods::deletions_are_justified(&facts, &mut violations);
     pods::revisions_are_right(&facts, &mut violations);
     pods::budget_is_respected(&facts, &mut violations);
-    guard::is_kept(&parsed, plan, &facts.deleted, &mut violations);
+    pods::a_rejected_revision_is_not_released(&facts, &mut violations);
+    pods::versions_do_not_mix(&facts, &mut violations);
+    // The guard does not hold pods that all end before a new one starts.
+    let others = facts.deleted.iter().copied();
+    let others: Vec<_> = others
+        .filter(|member| !facts.is_recreated(member))
+        .collect();
+    guard::is_kept(&parsed, plan, &others, &mut violations);
     order::creations(&facts, &mut violations);
     order::deletions(&facts, &mut violations);
     claims::follow_policy(&parsed, plan, &mut violations);
@@ -78,8 +96,67 @@ pub fn violations(observed: &Observed, plan: &StatefulSetPlan, now: Timestamp) -
 /// Whether there is a healthy pod of an allowed revision for each ordinal, and no other pod.
 pub fn goal_reached(observed: &Observed, now: Timestamp) -> bool {
     ParsedSet::of(observed, now).is_ok_and(|parsed| {
-        parsed.spec.deleting || at_goal(&parsed, update_revision(&parsed).as_ref())
+        let update = update_revision(&parsed);
+        let is_reached = || match stored_rejection(&parsed, update.as_ref()) {
+            // Pods of both revisions stay.
+            Some(OnFailure::Hold) => {
+                let mut members = parsed.members.iter();
+                missing(&parsed) == 0
+                    && parsed.condemned.is_empty()
+                    && members.all(|member| !member.unavailable())
+            }
+            Some(OnFailure::Rollback) => at_goal(&parsed, current_revision(&parsed).as_ref()),
+            None => at_goal(&parsed, update.as_ref()),
+        };
+        parsed.spec.deleting || is_reached()
     })
+}
+
+impl Facts<'_, '_> {
+    /// Whether the pod ends because all pods end before a new one starts (rollouts.md R34).
+    fn is_recreated(&self, member: &Member<'_>) -> bool {
+        let policy = self.parsed.observed.policy.as_ref();
+        let rules = policy.and_then(|policy| policy.spec.rollout);
+        rules.is_some_and(|rules| rules.strategy == RolloutStrategy::Recreate)
+            && self.parsed.spec.in_range(member.ordinal)
+            && is_updatable(self.parsed, member.ordinal)
+            && !is_up_to_date(self.update.as_ref(), member)
+            && self.rejected != Some(OnFailure::Hold)
+    }
+}
+
+/// `status.currentRevision`, if the revision exists.
+fn current_revision(parsed: &ParsedSet<'_>) -> Option<RevisionName> {
+    let status = parsed.spec.set.status.as_ref();
+    let named = status.and_then(|status| status.current_revision.as_deref())?;
+    let mut revisions = parsed.stored_revisions.iter();
+    let is_stored = revisions.any(|revision| revision.name == named);
+    is_stored.then(|| RevisionName::new(named))
+}
+
+/// The answer of the policy to the stored verdict about the template's revision (rollouts.md R13).
+fn stored_rejection(parsed: &ParsedSet<'_>, update: Option<&RevisionName>) -> Option<OnFailure> {
+    let rules = parsed.observed.policy.as_ref()?.spec.rollout?;
+    let (update, current) = (update?, current_revision(parsed)?);
+    let is_rolling = matches!(parsed.spec.strategy, Strategy::RollingUpdate(_));
+    let mut revisions = parsed.stored_revisions.iter();
+    let stored = revisions.find(|revision| *update == *revision.name)?;
+    let annotations = stored.object.metadata.annotations.as_ref()?;
+    let is_rejected = is_rolling && current != *update && annotations.contains_key(REJECTED);
+    is_rejected.then_some(rules.on_failure)
+}
+
+/// The stored verdict, or that of the plan, after which nothing is done yet (rollouts.md R12).
+fn rejection(
+    parsed: &ParsedSet<'_>,
+    update: Option<&RevisionName>,
+    plan: &StatefulSetPlan,
+) -> Option<OnFailure> {
+    let rejects =
+        |action: &StatefulSetAction| matches!(action, StatefulSetAction::RejectRevision { .. });
+    let is_rejected_now = plan.actions().any(rejects);
+    let stored = stored_rejection(parsed, update);
+    stored.or(is_rejected_now.then_some(OnFailure::Hold))
 }
 
 fn at_goal(parsed: &ParsedSet<'_>, update: Option<&RevisionName>) -> bool {

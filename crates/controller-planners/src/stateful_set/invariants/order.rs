@@ -1,6 +1,8 @@
 //! The order of `OrderedReady`: one pod at a time; creations from the lowest ordinal, deletions from the highest, and
 //! no deletion while a desired pod is not available.
 
+use resource_kinds::stateful_set_policy::OnFailure;
+
 use super::super::identity;
 use super::super::member::{Member, Phase};
 use super::super::observed::{ParsedSet, Strategy};
@@ -24,7 +26,11 @@ pub(super) fn creations(facts: &Facts<'_, '_>, violations: &mut Vec<String>) {
         Strategy::RollingUpdate(Some(rolling)) => rolling.max_unavailable.is_some(),
         _ => false,
     };
-    if created.len() + deleted.len() > 1 && !(rolling && created.is_empty()) {
+    let deleted = deleted
+        .iter()
+        .filter(|member| !facts.is_recreated(member))
+        .count();
+    if created.len() + deleted > 1 && !(rolling && created.is_empty()) {
         violations.push("more than one pod is created or deleted at a time".to_owned());
     }
     for pod in created {
@@ -49,6 +55,9 @@ pub(super) fn deletions(facts: &Facts<'_, '_>, violations: &mut Vec<String>) {
     let all_up = missing(parsed) == 0 && !desired.any(|ordinal| is_down(parsed, ordinal));
     for member in deleted {
         let (name, ordinal) = (member.name(), member.ordinal);
+        if facts.is_recreated(member) {
+            continue;
+        }
         if !parsed.spec.in_range(ordinal) {
             if !parsed.spec.ordered {
                 continue;
@@ -99,7 +108,8 @@ fn desired_pod(
         ..
     } = facts;
     let name = member.name();
-    let recovers = parsed.spec.options.stuck_rollout == StuckRollout::Replace;
+    let rolls_back = facts.rejected == Some(OnFailure::Rollback);
+    let recovers = rolls_back || parsed.spec.options.stuck_rollout == StuckRollout::Replace;
     if parsed.spec.ordered && !all_up {
         // Only a stuck pod may be deleted now.
         if !recovers || member.ready_since.is_some() {

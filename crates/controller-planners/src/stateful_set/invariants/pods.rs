@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 
+use resource_kinds::annotations::REJECTED;
 use resource_kinds::labels;
+use resource_kinds::stateful_set_policy::OnFailure;
 
 use super::super::identity;
 use super::super::member::{Member, Phase};
 use super::super::observed::Strategy;
 use super::super::options::StuckRollout;
+use super::super::plan::StatefulSetAction;
 use super::super::revisions::RevisionName;
 use super::guard::fails_check;
 use super::{Facts, deleted, is_up_to_date, is_updatable, missing, planned_revision};
@@ -94,6 +97,7 @@ pub(super) fn revisions_are_right(facts: &Facts<'_, '_>, violations: &mut Vec<St
         };
         let ordinal = identity::ordinal(parsed.spec.name, name).unwrap_or_default();
         let expected = match parsed.spec.strategy {
+            _ if facts.rejected.is_some() => current,
             Strategy::RollingUpdate(Some(_)) if !is_updatable(parsed, ordinal) => {
                 current.or(update.map(RevisionName::as_str))
             }
@@ -116,6 +120,7 @@ pub(super) fn budget_is_respected(facts: &Facts<'_, '_>, violations: &mut Vec<St
         .iter()
         .copied()
         .filter(|member| parsed.spec.in_range(member.ordinal) && !member.unavailable())
+        .filter(|member| !facts.is_recreated(member))
         .collect();
     let Some(lowest) = disrupted.iter().map(|member| member.ordinal).min() else {
         return;
@@ -149,5 +154,57 @@ pub(super) fn budget_is_respected(facts: &Facts<'_, '_>, violations: &mut Vec<St
         violations.push(format!(
             "pod {lowest} is updated before those above it work"
         ));
+    }
+}
+
+/// While a rejected revision is held, no pod is deleted for an update (rollouts.md R13). A verdict is stored once, with
+/// the evidence of a pod of that revision.
+pub(super) fn a_rejected_revision_is_not_released(
+    facts: &Facts<'_, '_>,
+    violations: &mut Vec<String>,
+) {
+    let Facts { parsed, .. } = facts;
+    if facts.rejected == Some(OnFailure::Hold) {
+        let mut deleted = facts.deleted.iter();
+        let is_update = |member: &&&Member<'_>| {
+            parsed.spec.in_range(member.ordinal) && member.phase != Phase::Ended
+        };
+        if let Some(member) = deleted.find(is_update) {
+            violations.push(format!(
+                "{} is deleted though its update is held",
+                member.name()
+            ));
+        }
+    }
+    for action in facts.plan.actions() {
+        let StatefulSetAction::RejectRevision { name, evidence, .. } = action else {
+            continue;
+        };
+        let mut revisions = parsed.stored_revisions.iter();
+        let stored = revisions.find(|revision| revision.name == name.as_str());
+        let annotations = stored.and_then(|stored| stored.object.metadata.annotations.as_ref());
+        if stored.is_none() || annotations.is_some_and(|all| all.contains_key(REJECTED)) {
+            violations.push(format!("{name} is rejected twice, or is not stored"));
+        }
+        let mut members = parsed.members.iter();
+        let is_witness = members.any(|member| {
+            member.name() == evidence.pod
+                && *member.uid.to_string() == *evidence.uid
+                && member.revision == **name
+        });
+        if !is_witness {
+            violations.push(format!("{name} is rejected without a pod that fails"));
+        }
+    }
+}
+
+/// With `Recreate`, no pod is created while an outdated pod exists (rollouts.md R34).
+pub(super) fn versions_do_not_mix(facts: &Facts<'_, '_>, violations: &mut Vec<String>) {
+    let mut members = facts.parsed.members.iter();
+    if let Some(old) = members.find(|member| facts.is_recreated(member))
+        && let Some(pod) = facts.created.first()
+    {
+        let new = pod.metadata.name.as_deref().unwrap_or_default();
+        violations.push(format!("{new} is created while {} exists", old.name()));
     }
 }

@@ -201,6 +201,13 @@ impl Cluster {
             StatefulSetAction::DeleteRevision { name, .. } => {
                 self.revisions.remove(name);
             }
+            StatefulSetAction::RejectRevision { name, evidence, .. } => {
+                let text = serde_json::to_string(evidence).unwrap();
+                let meta = &mut self.revisions.get_mut(name).unwrap().metadata;
+                let annotations = meta.annotations.get_or_insert_default();
+                annotations.insert("apps.mainstay.dev/rejected".to_owned(), text);
+                self.log.push(format!("rejected {}", evidence.pod));
+            }
             StatefulSetAction::CreateClaim(claim) => {
                 let mut claim = (**claim).clone();
                 claim.metadata.uid = self.uid();

@@ -15,3 +15,4 @@ mod rules;
 mod scenarios;
 mod situation;
 mod trouble;
+mod verdict;

@@ -36,6 +36,11 @@ fn flags() -> impl Strategy<Value = String> {
         "scale-down=what",
         "guard=Quorum",
         "guard=60%",
+        "on-failure=Hold",
+        "on-failure=Rollback",
+        "guard=Quorum on-failure=Rollback",
+        "guard=Quorum on-failure=Hold recreate",
+        "on-failure=Rollback recreate",
         "claims=www size=2 claim-updates=InPlace",
         "claims=log size=2 removed=www claim-updates=InPlace",
         "claims=www,log size=3 claim-updates=NewOnly",
@@ -104,6 +109,8 @@ fn claims() -> impl Strategy<Value = String> {
 fn history() -> impl Strategy<Value = String> {
     let all = vec![
         "revisions a=1 b=2 c=3\n",
+        "revisions a=1 b=2! c=3!\n",
+        "revisions a=1! b=2\n",
         "revisions b=1\n",
         "revisions c=1 a=5\n",
         "",

@@ -96,7 +96,7 @@ pub fn pods(text: &str) -> Vec<Pod> {
 /// Parses a situation; panics on unknown words, because the text is part of a test.
 pub fn parse(text: &str) -> Observed {
     let mut observed = Observed::default();
-    let mut numbered = Vec::new();
+    let (mut numbered, mut rejected) = (Vec::new(), Vec::new());
     for line in text
         .lines()
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
@@ -107,7 +107,7 @@ pub fn parse(text: &str) -> Observed {
         match kind {
             "set" => {
                 observed.set = Arc::new(set(&words));
-                observed.policy = words.get("guard").map(policy);
+                observed.policy = policy(&words);
             }
             "pod" => observed
                 .pods
@@ -119,8 +119,11 @@ pub fn parse(text: &str) -> Observed {
             }
             "revisions" => {
                 for word in &words.0 {
+                    // `b=2!` is rejected.
                     let (image, number) = word.split_once('=').unwrap();
+                    let number = number.trim_end_matches('!');
                     numbered.push((image.to_owned(), number.parse().unwrap()));
+                    rejected.extend(word.ends_with('!').then(|| image.to_owned()));
                 }
             }
             "collision" => {
@@ -150,7 +153,12 @@ pub fn parse(text: &str) -> Observed {
         }
     }
     for (image, number) in numbered {
-        observed.revisions.push(Arc::new(revision(&image, number)));
+        let mut revision = revision(&image, number);
+        if rejected.contains(&image) {
+            let evidence = ("apps.mainstay.dev/rejected".to_owned(), "{}".to_owned());
+            revision.metadata.annotations = Some([evidence].into());
+        }
+        observed.revisions.push(Arc::new(revision));
     }
     observed
 }
@@ -224,15 +232,26 @@ fn set(words: &Words<'_>) -> StatefulSet {
     json_tree::from_value(set).unwrap()
 }
 
-/// A policy with a guard of that `minHealthy`.
-fn policy(min_healthy: &str) -> Arc<StatefulSetPolicy> {
-    let min_healthy = min_healthy
-        .parse::<i64>()
-        .map_or_else(|_| Value::from(min_healthy), Value::from);
-    let policy = json!({ "metadata": { "name": "p" }, "spec": {
-        "setRef": { "name": "web" }, "guard": { "minHealthy": min_healthy },
-    } });
-    Arc::new(json_tree::from_value(policy).unwrap())
+/// A policy with a guard of that `minHealthy`, and with that answer to a rollout that fails.
+fn policy(words: &Words<'_>) -> Option<Arc<StatefulSetPolicy>> {
+    let (min_healthy, on_failure) = (words.get("guard"), words.get("on-failure"));
+    let mut spec = json!({ "setRef": { "name": "web" } });
+    if let Some(text) = min_healthy {
+        let number = text.parse::<i64>();
+        spec["guard"]["minHealthy"] = number.map_or_else(|_| Value::from(text), Value::from);
+    }
+    if let Some(answer) = on_failure {
+        let strategy = if words.has("recreate") {
+            "Recreate"
+        } else {
+            "RollingUpdate"
+        };
+        spec["rollout"] = json!({ "onFailure": answer, "progressDeadlineSeconds": 60,
+            "strategy": strategy });
+    }
+    let policy = json!({ "metadata": { "name": "p" }, "spec": spec });
+    min_healthy.or(on_failure)?;
+    Some(Arc::new(json_tree::from_value(policy).unwrap()))
 }
 
 /// `pod 1 ready a since=30 terminating`
@@ -429,6 +448,9 @@ fn action(action: &StatefulSetAction) -> String {
         }
         StatefulSetAction::RenumberRevision { name, revision, .. } => {
             format!("renumber revision {} to {revision}", image_of(name))
+        }
+        StatefulSetAction::RejectRevision { name, .. } => {
+            format!("reject revision {}", image_of(name))
         }
         StatefulSetAction::DeleteRevision { name, .. } => {
             format!("delete revision {}", image_of(name))

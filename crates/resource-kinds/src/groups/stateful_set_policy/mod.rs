@@ -6,6 +6,7 @@ mod autogrow;
 mod check;
 mod claims;
 mod guard;
+mod rollout;
 
 use std::collections::BTreeMap;
 
@@ -20,6 +21,7 @@ pub use autogrow::{Autogrow, GrowthStep};
 pub use check::{CheckKind, GuardCheck};
 pub use claims::{ClaimRules, ClaimUpdates, removed_claim_templates};
 pub use guard::{EVICTION_WITHIN, Guard, HealthCount, HealthFacts, MinHealthy, PodHealth};
+pub use rollout::{Evidence, OnFailure, RolloutRules, RolloutStrategy};
 
 pub const GROUP: &str = "apps.mainstay.dev";
 const API_VERSION: &str = "apps.mainstay.dev/v1alpha1";
@@ -83,6 +85,8 @@ pub struct PolicySpec {
     pub guard: Option<Guard>,
     #[serde(default)]
     pub claims: Option<ClaimRules>,
+    #[serde(default)]
+    pub rollout: Option<RolloutRules>,
 }
 
 /// A StatefulSet of the namespace of the policy.
@@ -213,7 +217,7 @@ mod tests {
         let digest = fnv1a(&definition["spec"]["versions"].to_string());
         assert_eq!(
             (number.as_str(), digest),
-            (Some("2"), 6_725_822_726_242_805_045)
+            (Some("3"), 15_193_863_103_522_568_225)
         );
     }
 

@@ -453,6 +453,10 @@ const TABLE: &[(&str, InputSource)] = &[
         "controller-planners/src/stateful_set/claim_edits/metadata.rs",
         ByStrangers(&["claim-templates"]),
     ),
+    (
+        "controller-planners/src/stateful_set/verdict.rs",
+        ByStrangers(&["claim-templates"]),
+    ),
     ("csi-client/src/messages.rs", ByStrangers(&["csi-answers"])),
     (
         "etcd-store/src/messages.rs",

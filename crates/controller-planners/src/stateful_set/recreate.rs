@@ -1,0 +1,49 @@
+//! Updates that stop all pods before the first new one starts (rollouts.md R34, KEP-3541): for programs whose versions
+//! cannot run side by side.
+
+use resource_kinds::stateful_set_policy::RolloutStrategy;
+
+use super::draft::Draft;
+use super::member::Member;
+use super::observed::ParsedSet;
+use super::replica;
+use super::revisions::ChosenRevisions;
+use super::rollout;
+use super::waiting::Cause;
+
+/// Whether the policy demands that all pods end before the first new one starts.
+pub(super) fn is_demanded(parsed: &ParsedSet<'_>) -> bool {
+    let policy = parsed.observed.policy.as_ref();
+    let rules = policy.and_then(|policy| policy.spec.rollout);
+    rules.is_some_and(|rules| rules.strategy == RolloutStrategy::Recreate)
+}
+
+/// Deletes all outdated pods; returns whether there are any. While there are, no pod is created.
+pub(super) fn stop_all(
+    parsed: &ParsedSet<'_>,
+    chosen: &ChosenRevisions,
+    draft: &mut Draft,
+) -> bool {
+    if !is_demanded(parsed) || chosen.is_held() {
+        return false;
+    }
+    let outdated = |member: &&Member<'_>| rollout::awaits_update(parsed, chosen, member);
+    let members = parsed.members.iter().rev();
+    let outdated: Vec<&Member<'_>> = members.filter(outdated).collect();
+    let Some(first) = outdated.first() else {
+        return false;
+    };
+    draft.block(first.name());
+    for member in outdated {
+        if member.terminating {
+            let pod = member.name().to_owned();
+            draft.wait(member.ordinal, Cause::PodTerminating { pod });
+            continue;
+        }
+        if member.created && member.revision == chosen.current {
+            draft.current_less += 1;
+        }
+        replica::delete(member, draft);
+    }
+    true
+}

@@ -1,0 +1,154 @@
+//! The verdict about a revision whose rollout fails (rollouts.md R11 to R16).
+//!
+//! The evidence is stored in an annotation of the ControllerRevision before anything is done, so a verdict survives a
+//! restart and belongs to one template. The revision before the rollout is `status.currentRevision`: it changes only
+//! when a rollout is complete.
+
+use jiff::{SignedDuration, Timestamp};
+use pod_lifecycle::diagnosis::{self, Reason};
+use resource_kinds::annotations::REJECTED;
+use resource_kinds::stateful_set_policy::{Evidence, OnFailure, RolloutRules};
+
+use super::draft::Draft;
+use super::member::Member;
+use super::observed::{ParsedSet, Strategy};
+use super::plan::StatefulSetAction;
+use super::revisions::ChosenRevisions;
+use super::waiting::Cause;
+
+/// Judges the update revision: rejects it if one of its pods fails. A stored verdict stays, whatever its pods do.
+pub(super) fn judge(parsed: &ParsedSet<'_>, chosen: &mut ChosenRevisions, draft: &mut Draft) {
+    let policy = parsed.observed.policy.as_ref();
+    let Some(rules) = policy.and_then(|policy| policy.spec.rollout) else {
+        return;
+    };
+    // Without an earlier revision there is nothing to hold, and nothing to return to.
+    let is_rollout = chosen.current != chosen.update;
+    if !is_rollout || !matches!(parsed.spec.strategy, Strategy::RollingUpdate(_)) {
+        return;
+    }
+    let mut revisions = parsed.stored_revisions.iter();
+    let Some(update) = revisions.find(|revision| chosen.update == *revision.name) else {
+        return;
+    };
+    let annotations = update.object.metadata.annotations.as_ref();
+    let stored = annotations.and_then(|all| all.get(REJECTED));
+    let (evidence, answer) = match stored {
+        // A verdict that cannot be read is a verdict.
+        Some(text) => (serde_json::from_str(text).ok(), rules.on_failure),
+        None => {
+            let Some(evidence) = find(parsed, chosen, rules, draft) else {
+                return;
+            };
+            draft.prepare.push(StatefulSetAction::RejectRevision {
+                name: update.name.to_owned(),
+                uid: update.uid.clone(),
+                evidence: Box::new(evidence.clone()),
+            });
+            // Nothing is done before the evidence is stored (R12).
+            (Some(evidence), OnFailure::Hold)
+        }
+    };
+    let revision = chosen.update.to_string();
+    draft.wait(
+        None,
+        Cause::RevisionRejected {
+            revision,
+            evidence: evidence.map(Box::new),
+            answer: rules.on_failure,
+        },
+    );
+    chosen.rejected = Some(answer);
+}
+
+/// The evidence of the highest pod that fails. Schedules a plan at the next deadline.
+fn find(
+    parsed: &ParsedSet<'_>,
+    chosen: &ChosenRevisions,
+    rules: RolloutRules,
+    draft: &mut Draft,
+) -> Option<Evidence> {
+    let updated = parsed.members.iter().rev();
+    let updated = updated.filter(|member| member.revision == chosen.update && !member.terminating);
+    for member in updated {
+        match failure(parsed, rules, member) {
+            Failure::None => {}
+            Failure::At(deadline) => draft.wake(deadline),
+            Failure::Now { reason, message } => {
+                return Some(Evidence {
+                    at: parsed.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+                    pod: member.name().to_owned(),
+                    uid: member.uid.to_string(),
+                    reason,
+                    message,
+                });
+            }
+        }
+    }
+    None
+}
+
+enum Failure {
+    None,
+    /// The pod fails at this time, if it is not Ready then.
+    At(Timestamp),
+    Now {
+        reason: String,
+        message: String,
+    },
+}
+
+fn failure(parsed: &ParsedSet<'_>, rules: RolloutRules, member: &Member<'_>) -> Failure {
+    // The reason is not the template: no node has the pod, or its node is silent.
+    if member.pod.node.is_none() || member.is_forsaken() {
+        return Failure::None;
+    }
+    let found = diagnosis::pod(member.pod);
+    let now = |otherwise: &str| match &found {
+        Some(found) => Failure::Now {
+            reason: found.reason.as_str().to_owned(),
+            message: found.message.clone(),
+        },
+        None => Failure::Now {
+            reason: Reason::Unknown.as_str().to_owned(),
+            message: otherwise.to_owned(),
+        },
+    };
+    let containers = member
+        .pod
+        .init_containers
+        .iter()
+        .chain(&*member.pod.containers);
+    let restarted = containers.max_by_key(|container| container.restarts);
+    if let Some(container) = restarted.filter(|one| one.restarts > rules.max_restarts) {
+        let (name, restarts) = (&container.name, container.restarts);
+        let more = found.as_ref().map(|found| format!(": {}", found.message));
+        let more = more.unwrap_or_default();
+        return Failure::Now {
+            reason: Reason::ContainerCrashed.as_str().to_owned(),
+            message: format!("container {name} has restarted {restarts} times{more}"),
+        };
+    }
+    if member.ready_since.is_some() {
+        return Failure::None;
+    }
+    match found.as_ref().map(|found| found.reason) {
+        Some(Reason::NodeLost | Reason::Terminating | Reason::HeldByFinalizer) => Failure::None,
+        Some(Reason::ImagePullFailed | Reason::InvalidImageName | Reason::ImageNeverPulled) => {
+            now("its image is missing")
+        }
+        _ => {
+            let changed = member.ready_condition().and_then(|ready| ready.since);
+            let started = member.pod.started.or(member.pod.created);
+            let Some(since) = changed.max(started) else {
+                return Failure::None;
+            };
+            let limit = SignedDuration::from_secs(i64::from(rules.progress_deadline_seconds));
+            match since.checked_add(limit) {
+                Ok(deadline) if deadline <= parsed.now => now("it is not ready"),
+                Ok(deadline) => Failure::At(deadline),
+                Err(_) => Failure::None,
+            }
+        }
+    }
+}
