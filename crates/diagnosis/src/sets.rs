@@ -11,7 +11,7 @@ use object_model::IncompleteMetadata;
 use pod_lifecycle::diagnosis::{Remedy, text};
 use resource_kinds::annotations::REJECTED;
 use resource_kinds::pod_view::PodView;
-use resource_kinds::stateful_set_policy::{CheckKind, in_force};
+use resource_kinds::stateful_set_policy::{CheckKind, OnFailure, in_force};
 
 use super::chain_builder::ChainBuilder;
 use super::claim_edits;
@@ -449,13 +449,18 @@ impl<'e> View<'e> {
                 }
                 return;
             }
-            Cause::RevisionRejected { revision, .. } => {
-                let rejected = format!("annotate controllerrevision {revision} {REJECTED}-");
-                let text = "set another template; or try this one again";
-                (
-                    "RevisionRejected",
-                    Remedy::new(text).with(kubectl(rejected)),
-                )
+            Cause::RevisionRejected {
+                revision,
+                evidence,
+                answer,
+            } => {
+                let mut remedy = Remedy::new("set another template; or try this one again");
+                // The pod that failed would be the evidence again.
+                if let (OnFailure::Hold, Some(evidence)) = (answer, evidence) {
+                    remedy = remedy.with(kubectl(format!("delete pod {}", evidence.pod)));
+                }
+                let again = format!("annotate controllerrevision {revision} {REJECTED}-");
+                ("RevisionRejected", remedy.with(kubectl(again)))
             }
             Cause::OnDelete { .. } => {
                 let outdated = set_summary::outdated(self.observed, self.set, &self.plan);

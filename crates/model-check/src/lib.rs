@@ -6,7 +6,7 @@
 //! second controller that takes over while the first controller still sends writes, nodes with running instances of
 //! pods, a garbage collector, users.
 //!
-//! [`world`] lists the worlds, [`model`] the steps; [`environment`] and [`server`] execute the steps on a [`state`];
+//! [`worlds`] lists the worlds, [`model`] the steps; [`environment`] and [`server`] execute the steps on a [`state`];
 //! [`settling`] checks for every state that the world reaches the specified state; [`story`] describes the path to a
 //! violation; [`seeded`] injects mistakes. [`fence`] and [`election`] are worlds with separate models, of a lost node
 //! and of servers that elect a leader.
@@ -27,3 +27,4 @@ pub mod settling;
 pub mod state;
 pub mod story;
 pub mod world;
+pub mod worlds;

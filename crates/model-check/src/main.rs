@@ -9,7 +9,7 @@ use model_check::election;
 use model_check::fence::{self, World};
 use model_check::seeded::Seeded;
 use model_check::state::Budget;
-use model_check::world;
+use model_check::worlds;
 
 /// Explores every interleaving of small worlds with the StatefulSet planner.
 #[derive(Parser)]
@@ -60,7 +60,7 @@ impl Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let mut worlds = world::all();
+    let mut worlds = worlds::all();
     match &arguments.world {
         Some(name) => worlds.retain(|world| world.name == name),
         None => worlds.retain(|world| arguments.deep || !world.deep),

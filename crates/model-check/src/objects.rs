@@ -22,9 +22,13 @@ use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use object_model::{IntOrPercent, ResourceVersion};
 use resource_kinds::labels;
-use resource_kinds::stateful_set_policy::{Guard, MinHealthy, PolicySpec, StatefulSetPolicy};
+use resource_kinds::stateful_set_policy::{
+    Guard, MinHealthy, OnFailure, PolicySpec, RolloutRules, RolloutStrategy, StatefulSetPolicy,
+};
 
-use crate::state::{Claim, Health, Id, Objects, Op, Owners, Phase, Pod, Revision, Set, TEMPLATES};
+use crate::state::{
+    Claim, Health, Id, Objects, Op, Owners, Phase, Pod, Revision, Set, Spec, TEMPLATES,
+};
 use crate::world::{Strategy, World};
 
 /// The time of every plan, in seconds.
@@ -89,7 +93,7 @@ impl Builder {
             pods: pods.collect(),
             revisions: revisions.collect(),
             claims: claims.collect(),
-            policy: policy(set.spec.min_healthy),
+            policy: policy(set.spec),
             refused: Vec::new(),
         }
     }
@@ -375,22 +379,33 @@ fn claim_template() -> PersistentVolumeClaim {
     }
 }
 
-/// The policy of the set; `None` without a guard.
-fn policy(min_healthy: u8) -> Option<Arc<StatefulSetPolicy>> {
+/// The policy of the set; `None` without rules.
+fn policy(spec: Spec) -> Option<Arc<StatefulSetPolicy>> {
     let guard = Guard {
-        min_healthy: MinHealthy::Part(IntOrPercent::Int(min_healthy.into())),
+        min_healthy: MinHealthy::Part(IntOrPercent::Int(spec.min_healthy.into())),
         health: None,
         recovered: None,
         budgets: false,
     };
-    let policy = StatefulSetPolicy {
-        spec: PolicySpec {
-            guard: Some(guard),
-            ..PolicySpec::default()
-        },
-        ..StatefulSetPolicy::default()
+    // Without a time the verdict has no deadline, and no pod of these worlds restarts.
+    let rollout = RolloutRules {
+        progress_deadline_seconds: u32::MAX,
+        max_restarts: i32::MAX,
+        on_failure: OnFailure::Hold,
+        strategy: RolloutStrategy::Recreate,
     };
-    (min_healthy > 0).then(|| Arc::new(policy))
+    let rules = PolicySpec {
+        guard: (spec.min_healthy > 0).then_some(guard),
+        rollout: spec.recreate.then_some(rollout),
+        ..PolicySpec::default()
+    };
+    let has_rules = rules.guard.is_some() || rules.rollout.is_some();
+    has_rules.then(|| {
+        Arc::new(StatefulSetPolicy {
+            spec: rules,
+            ..StatefulSetPolicy::default()
+        })
+    })
 }
 
 fn template(number: usize) -> PodTemplateSpec {

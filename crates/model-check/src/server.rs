@@ -156,6 +156,11 @@ fn create_pod(state: &mut ModelState, ordinal: u8, revision: u8, set: u8, guards
     if state.api.pods[index].is_some() && guards.create_by_name {
         return Reply::AlreadyExists;
     }
+    let recreates = state.api.set.is_some_and(|set| set.spec.recreate);
+    let mut others = state.api.pods.iter().flatten();
+    if recreates && others.any(|other| other.revision != revision) {
+        state.breaks("pods of two revisions exist at once");
+    }
     let uid = state.fresh(Kind::Pod);
     state.api.pods[index] = Some(Pod {
         uid,

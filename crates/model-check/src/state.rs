@@ -57,6 +57,8 @@ pub struct Spec {
     pub delete_when_deleted: bool,
     /// The healthy pods that the guard of the set's policy demands; 0 without a policy.
     pub min_healthy: u8,
+    /// Whether the policy of the set demands that all pods end before the first new one starts.
+    pub recreate: bool,
 }
 
 impl Spec {

@@ -457,3 +457,21 @@ fn an_update_past_the_gate_is_detected() {
         "fewer healthy pods than the guard demands",
     );
 }
+
+/// rollouts.md R34: a pod that is being deleted still runs: new pods beside it are detected.
+#[test]
+fn recreated_pods_beside_ending_ones_are_detected() {
+    let budget = Budget {
+        edits: 1,
+        ..Budget::default()
+    };
+    let seeded = Seeded {
+        skips_plan_checks: true,
+        ..with_input(|observed| observed.pods.retain(|pod| !pod.is_deleting()))
+    };
+    check_detects(
+        small("recreate", budget),
+        seeded,
+        "pods of two revisions exist at once",
+    );
+}

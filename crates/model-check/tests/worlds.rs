@@ -4,12 +4,12 @@
 //! --world NAME --threads 1`.
 
 use model_check::check::check;
-use model_check::world;
+use model_check::worlds;
 
 #[test]
 fn no_world_breaks_a_rule() {
     let mut refused = 0;
-    for world in world::all().into_iter().filter(|world| !world.deep) {
+    for world in worlds::all().into_iter().filter(|world| !world.deep) {
         let name = world.name;
         let report = check(world, 2);
         if let Some(violation) = report.violation {

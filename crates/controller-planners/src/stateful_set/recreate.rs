@@ -5,7 +5,7 @@ use resource_kinds::stateful_set_policy::RolloutStrategy;
 
 use super::draft::Draft;
 use super::member::Member;
-use super::observed::ParsedSet;
+use super::observed::{ParsedSet, Strategy};
 use super::replica;
 use super::revisions::ChosenRevisions;
 use super::rollout;
@@ -18,6 +18,20 @@ pub(super) fn is_demanded(parsed: &ParsedSet<'_>) -> bool {
     rules.is_some_and(|rules| rules.strategy == RolloutStrategy::Recreate)
 }
 
+/// A pod of another revision than new pods have, if both must not run side by side. It is there only while a rejected
+/// revision is held.
+pub(super) fn beside<'p, 'a>(
+    parsed: &'p ParsedSet<'a>,
+    chosen: &ChosenRevisions,
+) -> Option<&'p Member<'a>> {
+    if !is_demanded(parsed) || !chosen.is_held() {
+        return None;
+    }
+    let updatable = parsed.members.from(parsed.spec.first_updatable()).iter();
+    let mut members = updatable.chain(parsed.condemned.iter());
+    members.find(|member| member.revision != chosen.current)
+}
+
 /// Deletes all outdated pods; returns whether there are any. While there are, no pod is created.
 pub(super) fn stop_all(
     parsed: &ParsedSet<'_>,
@@ -27,9 +41,13 @@ pub(super) fn stop_all(
     if !is_demanded(parsed) || chosen.is_held() {
         return false;
     }
-    let outdated = |member: &&Member<'_>| rollout::awaits_update(parsed, chosen, member);
-    let members = parsed.members.iter().rev();
-    let outdated: Vec<&Member<'_>> = members.filter(outdated).collect();
+    let awaits = |member: &&Member<'_>| rollout::awaits_update(parsed, chosen, member);
+    // Surplus pods of another revision run beside new pods, too.
+    let is_other = |member: &&Member<'_>| member.revision != *chosen.target();
+    let surplus = parsed.condemned.iter().rev().filter(is_other);
+    let desired = parsed.members.iter().rev().filter(awaits);
+    let is_rolling = matches!(parsed.spec.strategy, Strategy::RollingUpdate(_));
+    let outdated: Vec<&Member<'_>> = surplus.chain(desired).filter(|_| is_rolling).collect();
     let Some(first) = outdated.first() else {
         return false;
     };

@@ -29,7 +29,14 @@ pub(super) fn walk(
     draft: &mut Draft,
 ) -> PlanFlow {
     let mut created = 0;
+    let beside = recreate::beside(parsed, chosen);
     for ordinal in parsed.spec.ordinals() {
+        if let Some(other) = beside
+            && !parsed.members.contains(ordinal)
+        {
+            draft.block(other.name());
+            return PlanFlow::Stop;
+        }
         let step = match parsed.members.get(ordinal) {
             Some(member) => keep(parsed, member, draft),
             None => create(parsed, chosen, ordinal, draft),

@@ -349,12 +349,14 @@ fn create(
 }
 
 /// The annotations of the set that are copied to a revision: all annotations except mainstay's options, and the record of
-/// removed claim templates, which is the set's alone and may be large.
+/// removed claim templates, which is the set's alone and may be large. A verdict belongs to its revision.
 fn noted(all: Option<&BTreeMap<String, String>>) -> Option<BTreeMap<String, String>> {
     let copied = all?
         .iter()
         .filter(|(key, _)| !key.starts_with(annotations::OWN_PREFIX))
-        .filter(|(key, _)| *key != annotations::REMOVED_CLAIM_TEMPLATES);
+        .filter(|(key, _)| {
+            *key != annotations::REMOVED_CLAIM_TEMPLATES && *key != annotations::REJECTED
+        });
     Some(copied.map(|(k, v)| (k.clone(), v.clone())).collect())
 }
 

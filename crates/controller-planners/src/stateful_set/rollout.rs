@@ -114,7 +114,9 @@ pub(super) fn mention_outdated(
 }
 
 pub(super) fn outdated(member: &Member<'_>, chosen: &ChosenRevisions) -> bool {
-    member.revision != *chosen.target() || !member.has_its_claims
+    // The claim templates of the set are those of the update revision.
+    let lacks_claims = !member.has_its_claims && !chosen.rolls_back();
+    member.revision != *chosen.target() || lacks_claims
 }
 
 /// Whether a rolling update will replace the pod.

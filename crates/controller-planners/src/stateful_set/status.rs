@@ -25,7 +25,10 @@ pub(super) fn next(
         Some(generation.max(stored.observed_generation.unwrap_or_default()));
     status.conditions = conditions::next(parsed, chosen, draft);
     status.collision_count = chosen.collisions.max(stored.collision_count);
-    complete(parsed, &mut status);
+    // A rejected revision does not become the current one, also not without pods (rollouts.md R13).
+    if chosen.rejected.is_none() {
+        complete(parsed, &mut status);
+    }
     // A change of the collision count alone is written with the next status.
     let differs = stored.replicas != status.replicas
         || number(stored.ready_replicas) != number(status.ready_replicas)

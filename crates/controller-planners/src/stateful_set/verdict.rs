@@ -7,13 +7,15 @@
 use jiff::{SignedDuration, Timestamp};
 use pod_lifecycle::diagnosis::{self, Reason};
 use resource_kinds::annotations::REJECTED;
+use resource_kinds::reasons::pod_condition;
 use resource_kinds::stateful_set_policy::{Evidence, OnFailure, RolloutRules};
 
 use super::draft::Draft;
-use super::member::Member;
+use super::member::{Member, Phase};
 use super::observed::{ParsedSet, Strategy};
 use super::plan::StatefulSetAction;
 use super::revisions::ChosenRevisions;
+use super::rollout;
 use super::waiting::Cause;
 
 /// Judges the update revision: rejects it if one of its pods fails. A stored verdict stays, whatever its pods do.
@@ -37,7 +39,10 @@ pub(super) fn judge(parsed: &ParsedSet<'_>, chosen: &mut ChosenRevisions, draft:
         // A verdict that cannot be read is a verdict.
         Some(text) => (serde_json::from_str(text).ok(), rules.on_failure),
         None => {
-            let Some(evidence) = find(parsed, chosen, rules, draft) else {
+            let found = is_in_progress(parsed, chosen)
+                .then(|| find(parsed, chosen, rules, draft))
+                .flatten();
+            let Some(evidence) = found else {
                 return;
             };
             draft.prepare.push(StatefulSetAction::RejectRevision {
@@ -49,6 +54,15 @@ pub(super) fn judge(parsed: &ParsedSet<'_>, chosen: &mut ChosenRevisions, draft:
             (Some(evidence), OnFailure::Hold)
         }
     };
+    let answer = match answer {
+        // Without the template of the revision before, a pod that is deleted cannot be made again.
+        OnFailure::Rollback if chosen.current_template(parsed).is_none() => {
+            let revision = chosen.current.to_string();
+            draft.wait(None, Cause::RevisionUnreadable { revision });
+            OnFailure::Hold
+        }
+        answer => answer,
+    };
     let revision = chosen.update.to_string();
     draft.wait(
         None,
@@ -59,6 +73,16 @@ pub(super) fn judge(parsed: &ParsedSet<'_>, chosen: &mut ChosenRevisions, draft:
         },
     );
     chosen.rejected = Some(answer);
+}
+
+/// Whether a pod is still to get the update revision, or has not been Ready with it. A partition may keep the set between
+/// two revisions for months, and a pod that fails then is no failure of the update.
+fn is_in_progress(parsed: &ParsedSet<'_>, chosen: &ChosenRevisions) -> bool {
+    let first = parsed.spec.first_updatable().max(parsed.spec.start);
+    let desired = parsed.spec.ordinals().end - first;
+    let members = parsed.members.from(first);
+    let is_new = |member: &Member<'_>| rollout::outdated(member, chosen) || member.never_ready();
+    i64::try_from(members.len()).is_ok_and(|count| count < desired) || members.iter().any(is_new)
 }
 
 /// The evidence of the highest pod that fails. Schedules a plan at the next deadline.
@@ -99,21 +123,16 @@ enum Failure {
 }
 
 fn failure(parsed: &ParsedSet<'_>, rules: RolloutRules, member: &Member<'_>) -> Failure {
-    // The reason is not the template: no node has the pod, or its node is silent.
-    if member.pod.node.is_none() || member.is_forsaken() {
+    // The reason is not the template: no node has the pod, its node is silent, or the pod has ended as a whole, by an
+    // eviction.
+    if member.pod.node.is_none() || member.is_forsaken() || member.phase == Phase::Ended {
+        return Failure::None;
+    }
+    if member.available {
         return Failure::None;
     }
     let found = diagnosis::pod(member.pod);
-    let now = |otherwise: &str| match &found {
-        Some(found) => Failure::Now {
-            reason: found.reason.as_str().to_owned(),
-            message: found.message.clone(),
-        },
-        None => Failure::Now {
-            reason: Reason::Unknown.as_str().to_owned(),
-            message: otherwise.to_owned(),
-        },
-    };
+    let deadline = SignedDuration::from_secs(i64::from(rules.progress_deadline_seconds));
     let containers = member
         .pod
         .init_containers
@@ -132,23 +151,36 @@ fn failure(parsed: &ParsedSet<'_>, rules: RolloutRules, member: &Member<'_>) -> 
     if member.ready_since.is_some() {
         return Failure::None;
     }
-    match found.as_ref().map(|found| found.reason) {
-        Some(Reason::NodeLost | Reason::Terminating | Reason::HeldByFinalizer) => Failure::None,
-        Some(Reason::ImagePullFailed | Reason::InvalidImageName | Reason::ImageNeverPulled) => {
-            now("its image is missing")
+    let patience = match found.as_ref().map(|found| found.reason) {
+        Some(Reason::NodeLost | Reason::Terminating | Reason::HeldByFinalizer) => {
+            return Failure::None;
         }
-        _ => {
-            let changed = member.ready_condition().and_then(|ready| ready.since);
-            let started = member.pod.started.or(member.pod.created);
-            let Some(since) = changed.max(started) else {
-                return Failure::None;
-            };
-            let limit = SignedDuration::from_secs(i64::from(rules.progress_deadline_seconds));
-            match since.checked_add(limit) {
-                Ok(deadline) if deadline <= parsed.now => now("it is not ready"),
-                Ok(deadline) => Failure::At(deadline),
-                Err(_) => Failure::None,
-            }
-        }
+        Some(Reason::InvalidImageName | Reason::ImageNeverPulled) => SignedDuration::ZERO,
+        _ => deadline,
+    };
+    // A node that has not started the pod is not judged by it. A new sandbox is a new start, as after a reboot.
+    let Some(started) = member.pod.started else {
+        return Failure::None;
+    };
+    let changes = [pod_condition::READY, pod_condition::READY_TO_START];
+    let changes = changes
+        .iter()
+        .filter_map(|kind| member.pod.condition(kind)?.since);
+    let since = changes
+        .max()
+        .map_or(started, |changed| changed.max(started));
+    match since.checked_add(patience) {
+        Ok(end) if end <= parsed.now => match found {
+            Some(found) => Failure::Now {
+                reason: found.reason.as_str().to_owned(),
+                message: found.message,
+            },
+            None => Failure::Now {
+                reason: Reason::Unknown.as_str().to_owned(),
+                message: "it is not ready".to_owned(),
+            },
+        },
+        Ok(end) => Failure::At(end),
+        Err(_) => Failure::None,
     }
 }

@@ -249,16 +249,26 @@ impl<'a> Run<'a> {
         (result, refusals)
     }
 
-    /// Waits until the created revisions are visible in the cache: otherwise the next plan would create them again, and
-    /// the API server would refuse the write.
+    /// Waits until the created and rejected revisions are visible in the cache: otherwise the next plan would create them
+    /// again, which the API server would refuse, or continue a rollout that failed.
     async fn wait_for_revisions(&self, plan: &StatefulSetPlan) {
-        let created = plan.actions().filter_map(|action| match action {
-            StatefulSetAction::CreateRevision(revision) => revision.metadata.name.as_deref(),
+        let written = plan.actions().filter_map(|action| match action {
+            StatefulSetAction::CreateRevision(revision) => {
+                Some((revision.metadata.name.as_deref()?, false))
+            }
+            StatefulSetAction::RejectRevision { name, .. } => Some((name.as_str(), true)),
             _ => None,
         });
         let cache = &self.executor.revisions;
-        for name in created {
-            let is_cached = cache.wait_until(|| cache.get(&self.namespace, name).is_some());
+        for (name, is_rejected) in written {
+            let is_visible = |revision: &ControllerRevision| {
+                let annotations = revision.metadata.annotations.as_ref();
+                !is_rejected || annotations.is_some_and(|all| all.contains_key(REJECTED))
+            };
+            let is_cached = cache.wait_until(|| {
+                let revision = cache.get(&self.namespace, name);
+                revision.is_some_and(|revision| is_visible(&revision))
+            });
             if tokio::time::timeout(VISIBLE_WITHIN, is_cached)
                 .await
                 .is_err()

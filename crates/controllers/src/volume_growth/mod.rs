@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use controller_framework::{Cache, Recorder, object_key};
-use controller_planners::stateful_set::identity::{claim_name, pod_name};
+use controller_framework::{Cache, Index, Recorder, object_key};
+use controller_planners::stateful_set::identity::{claim_name, ordinal};
 use controller_planners::volume_growth::{Full, Growth, is_settled, measurement, plan};
 use futures::StreamExt;
 use futures::stream;
@@ -27,6 +27,7 @@ use resource_kinds::reasons::volume as reasons;
 use resource_kinds::stateful_set_policy::Autogrow;
 
 use crate::Context;
+use crate::owned::owned_by;
 use crate::stateful_set::policies::Policies;
 
 /// The time between the starts of two rounds: that of the measurement of local volumes.
@@ -44,6 +45,7 @@ struct VolumeGrowth {
     policies: Policies,
     sets: Cache<StatefulSet>,
     pods: Cache<PodView>,
+    pods_by_owner: Index<PodView>,
     claims: Cache<PersistentVolumeClaim>,
     volumes: Cache<PersistentVolume>,
 }
@@ -72,6 +74,7 @@ pub(crate) async fn run(context: Context) {
         policies: Policies::new(&context),
         sets: context.caches.stateful_sets.clone(),
         pods: context.caches.pods.clone(),
+        pods_by_owner: context.pods_by_owner.clone(),
         claims: context.caches.claims.clone(),
         volumes: context.caches.volumes.clone(),
     };
@@ -144,16 +147,20 @@ impl VolumeGrowth {
             let Some(rules) = policy.spec.claims.and_then(|claims| claims.autogrow) else {
                 continue;
             };
-            for (ordinal, templates) in ordinals(&set) {
-                let pod = self.pods.get(&key.namespace, &pod_name(&key.name, ordinal));
-                let Some(node) = pod.and_then(|pod| pod.node.clone()) else {
+            let Some(uid) = set.metadata.uid.as_deref() else {
+                continue;
+            };
+            for pod in self.pods_by_owner.get(&owned_by(uid)) {
+                spend(1).await;
+                let ordinal = ordinal(&key.name, &pod.name);
+                let (Some(node), Some(ordinal)) = (pod.node.as_deref(), ordinal) else {
                     continue;
                 };
-                for template in templates {
+                for template in templates(&set) {
                     let name = claim_name(template, &key.name, ordinal);
                     let claim = self.claims.get(&key.namespace, &name);
                     if let Some(claim) = claim.filter(|claim| is_settled(claim)) {
-                        let candidates = by_node.entry(node.to_string()).or_default();
+                        let candidates = by_node.entry(node.to_owned()).or_default();
                         candidates.push(Candidate { claim, rules });
                     }
                 }
@@ -282,23 +289,10 @@ fn refused(error: &Error) -> Option<String> {
     (!refusal(source).is_of_old_view()).then(|| guarded_writes::message(source))
 }
 
-/// The desired ordinals of a set, each with the names of the claim templates.
-fn ordinals(set: &StatefulSet) -> impl Iterator<Item = (i64, Vec<&str>)> {
+/// The names of the claim templates of a set.
+fn templates(set: &StatefulSet) -> impl Iterator<Item = &str> {
     let spec = set.spec.as_ref();
     let templates = spec.and_then(|spec| spec.volume_claim_templates.as_deref());
     let templates = templates.unwrap_or_default().iter();
-    let names: Vec<&str> = templates
-        .filter_map(|one| one.metadata.name.as_deref())
-        .collect();
-    let start = spec
-        .and_then(|spec| spec.ordinals.as_ref()?.start)
-        .unwrap_or_default();
-    let replicas = spec.map_or(0, |spec| spec.replicas.unwrap_or(1));
-    let count = if names.is_empty() {
-        0
-    } else {
-        i64::from(replicas.max(0))
-    };
-    let start = i64::from(start.max(0));
-    (start..start + count).map(move |ordinal| (ordinal, names.clone()))
+    templates.filter_map(|template| template.metadata.name.as_deref())
 }

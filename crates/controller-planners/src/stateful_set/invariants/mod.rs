@@ -98,12 +98,12 @@ pub fn goal_reached(observed: &Observed, now: Timestamp) -> bool {
     ParsedSet::of(observed, now).is_ok_and(|parsed| {
         let update = update_revision(&parsed);
         let is_reached = || match stored_rejection(&parsed, update.as_ref()) {
-            // Pods of both revisions stay.
+            // Pods of both revisions stay; with `Recreate`, the missing ones wait for the end of the others.
             Some(OnFailure::Hold) => {
                 let mut members = parsed.members.iter();
-                missing(&parsed) == 0
-                    && parsed.condemned.is_empty()
-                    && members.all(|member| !member.unavailable())
+                let is_alone = recreates(&parsed) && is_other_there(&parsed);
+                let is_complete = missing(&parsed) == 0 && parsed.condemned.is_empty();
+                (is_complete || is_alone) && members.all(|member| !member.unavailable())
             }
             Some(OnFailure::Rollback) => at_goal(&parsed, current_revision(&parsed).as_ref()),
             None => at_goal(&parsed, update.as_ref()),
@@ -112,16 +112,37 @@ pub fn goal_reached(observed: &Observed, now: Timestamp) -> bool {
     })
 }
 
+/// Whether pods of two revisions must not run side by side (rollouts.md R34).
+fn recreates(parsed: &ParsedSet<'_>) -> bool {
+    let policy = parsed.observed.policy.as_ref();
+    let rules = policy.and_then(|policy| policy.spec.rollout);
+    rules.is_some_and(|rules| rules.strategy == RolloutStrategy::Recreate)
+}
+
+/// Whether an updatable pod has another revision than the current one.
+fn is_other_there(parsed: &ParsedSet<'_>) -> bool {
+    let current = current_revision(parsed);
+    let mut members = parsed.all();
+    members.any(|member| {
+        let is_updatable =
+            !parsed.spec.in_range(member.ordinal) || is_updatable(parsed, member.ordinal);
+        is_updatable && Some(&member.revision) != current.as_ref()
+    })
+}
+
 impl Facts<'_, '_> {
-    /// Whether the pod ends because all pods end before a new one starts (rollouts.md R34).
+    /// Whether the pod ends because all pods end before a new one starts.
     fn is_recreated(&self, member: &Member<'_>) -> bool {
-        let policy = self.parsed.observed.policy.as_ref();
-        let rules = policy.and_then(|policy| policy.spec.rollout);
-        rules.is_some_and(|rules| rules.strategy == RolloutStrategy::Recreate)
-            && self.parsed.spec.in_range(member.ordinal)
-            && is_updatable(self.parsed, member.ordinal)
-            && !is_up_to_date(self.update.as_ref(), member)
-            && self.rejected != Some(OnFailure::Hold)
+        let parsed = self.parsed;
+        let is_rolling = matches!(parsed.spec.strategy, Strategy::RollingUpdate(_));
+        let is_other = match parsed.spec.in_range(member.ordinal) {
+            true => {
+                is_updatable(parsed, member.ordinal)
+                    && !is_up_to_date(parsed, self.update.as_ref(), member)
+            }
+            false => self.update.as_ref() != Some(&member.revision),
+        };
+        recreates(parsed) && is_rolling && is_other && self.rejected != Some(OnFailure::Hold)
     }
 }
 
@@ -176,12 +197,18 @@ fn is_as_desired(
     member: &Member<'_>,
 ) -> bool {
     !member.unavailable()
-        && (!is_updatable(parsed, member.ordinal) || is_up_to_date(update, member))
+        && (!is_updatable(parsed, member.ordinal) || is_up_to_date(parsed, update, member))
 }
 
 /// Whether the pod is at the update revision, and has the claims of the set's templates.
-fn is_up_to_date(update: Option<&RevisionName>, member: &Member<'_>) -> bool {
-    update == Some(&member.revision) && member.has_its_claims
+fn is_up_to_date(
+    parsed: &ParsedSet<'_>,
+    update: Option<&RevisionName>,
+    member: &Member<'_>,
+) -> bool {
+    let rejected = || stored_rejection(parsed, update_revision(parsed).as_ref());
+    update == Some(&member.revision)
+        && (member.has_its_claims || rejected() == Some(OnFailure::Rollback))
 }
 
 /// Whether a rolling update may touch the pod.

@@ -135,7 +135,7 @@ fn desired_pod(
             is_updatable(parsed, higher.ordinal)
                 && !higher.terminating
                 && !higher.unavailable()
-                && !is_up_to_date(update.as_ref(), higher)
+                && !is_up_to_date(parsed, update.as_ref(), higher)
                 && deleted
                     .iter()
                     .all(|deleted| deleted.ordinal != higher.ordinal)

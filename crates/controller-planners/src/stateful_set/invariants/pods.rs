@@ -13,7 +13,10 @@ use super::super::options::StuckRollout;
 use super::super::plan::StatefulSetAction;
 use super::super::revisions::RevisionName;
 use super::guard::fails_check;
-use super::{Facts, deleted, is_up_to_date, is_updatable, missing, planned_revision};
+use super::{
+    Facts, deleted, is_other_there, is_up_to_date, is_updatable, missing, planned_revision,
+    recreates,
+};
 
 /// A pod is created only for a desired ordinal, only once, and never while a pod of its name exists, even if that pod
 /// is terminating, ended or foreign.
@@ -60,7 +63,7 @@ pub(super) fn deletions_are_justified(facts: &Facts<'_, '_>, violations: &mut Ve
         if !parsed.spec.in_range(member.ordinal) || member.phase == Phase::Ended {
             continue;
         }
-        if is_up_to_date(update.as_ref(), member) {
+        if is_up_to_date(parsed, update.as_ref(), member) {
             violations.push(format!("{name} is deleted though it is up to date"));
         }
         let below = member.ordinal < parsed.spec.first_updatable();
@@ -145,7 +148,7 @@ pub(super) fn budget_is_respected(facts: &Facts<'_, '_>, violations: &mut Vec<St
     let update = &facts.update;
     let done = |ordinal: i64| {
         let member = parsed.members.get(ordinal);
-        member.is_some_and(|m| !m.unavailable() && is_up_to_date(update.as_ref(), m))
+        member.is_some_and(|m| !m.unavailable() && is_up_to_date(parsed, update.as_ref(), m))
     };
     // A pod in which the check of the guard fails may go first (rollouts.md R6).
     let fails_check = disrupted.iter().any(|member| fails_check(parsed, member));
@@ -176,6 +179,13 @@ pub(super) fn a_rejected_revision_is_not_released(
             ));
         }
     }
+    let before = parsed.spec.set.status.as_ref();
+    let before = before.and_then(|status| status.current_revision.as_ref());
+    let after = facts.plan.status.as_ref();
+    let after = after.and_then(|status| status.current_revision.as_ref());
+    if facts.rejected.is_some() && after.is_some() && after != before {
+        violations.push("the current revision changes in spite of a verdict".to_owned());
+    }
     for action in facts.plan.actions() {
         let StatefulSetAction::RejectRevision { name, evidence, .. } = action else {
             continue;
@@ -198,13 +208,16 @@ pub(super) fn a_rejected_revision_is_not_released(
     }
 }
 
-/// With `Recreate`, no pod is created while an outdated pod exists (rollouts.md R34).
+/// With `Recreate`, no pod is created while a pod of another revision exists (rollouts.md R34).
 pub(super) fn versions_do_not_mix(facts: &Facts<'_, '_>, violations: &mut Vec<String>) {
-    let mut members = facts.parsed.members.iter();
-    if let Some(old) = members.find(|member| facts.is_recreated(member))
-        && let Some(pod) = facts.created.first()
-    {
+    let Some(pod) = facts.created.first() else {
+        return;
+    };
+    let is_held = facts.rejected == Some(OnFailure::Hold) && recreates(facts.parsed);
+    let mut members = facts.parsed.all();
+    let mixes = members.any(|member| facts.is_recreated(member));
+    if mixes || (is_held && is_other_there(facts.parsed)) {
         let new = pod.metadata.name.as_deref().unwrap_or_default();
-        violations.push(format!("{new} is created while {} exists", old.name()));
+        violations.push(format!("{new} is created beside a pod of another revision"));
     }
 }

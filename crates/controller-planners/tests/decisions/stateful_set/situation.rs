@@ -246,7 +246,7 @@ fn policy(words: &Words<'_>) -> Option<Arc<StatefulSetPolicy>> {
         } else {
             "RollingUpdate"
         };
-        spec["rollout"] = json!({ "onFailure": answer, "progressDeadlineSeconds": 60,
+        spec["rollout"] = json!({ "onFailure": answer, "progressDeadlineSeconds": 300,
             "strategy": strategy });
     }
     let policy = json!({ "metadata": { "name": "p" }, "spec": spec });

@@ -4,6 +4,7 @@ use controller_planners::stateful_set::StatefulSetPlan;
 use jiff::SignedDuration;
 use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::cluster::Cluster;
 use super::situation::{describe, revision_name};
@@ -43,6 +44,8 @@ fn waiting(cluster: &mut Cluster, name: &str, reason: &str, restarts: i32) {
     let pod = cluster.pods.get_mut(name).unwrap();
     pod.spec.as_mut().unwrap().node_name = Some("n".to_owned());
     let status = pod.status.as_mut().unwrap();
+    let started = status.start_time.take();
+    status.start_time = started.or(Some(Time(cluster.now)));
     let state = json!([{"name": "main", "image": "", "imageID": "", "ready": false,
         "restartCount": restarts, "state": {"waiting": {"reason": reason, "message": "no"}}}]);
     status.container_statuses = Some(json_tree::from_value(state).unwrap());
@@ -50,7 +53,7 @@ fn waiting(cluster: &mut Cluster, name: &str, reason: &str, restarts: i32) {
 
 /// Plans and lets time pass until nothing changes, or until ten steps are over.
 fn go_on(cluster: &mut Cluster, broken: &dyn Fn(&mut Cluster)) -> StatefulSetPlan {
-    for _ in 0..40 {
+    for _ in 0..80 {
         cluster.step();
         cluster.kubelet();
         broken(cluster);
@@ -222,8 +225,8 @@ fn a_pod_fails_by_restarts_or_by_time() {
         (fails, wakes)
     };
     let nothing = |_: &mut Cluster| {};
-    assert_eq!(fails(10, &nothing), (false, true));
-    assert!(fails(70, &nothing).0);
+    assert_eq!(fails(290, &nothing), (false, true));
+    assert!(fails(310, &nothing).0);
     let restarts = |count| move |cluster: &mut Cluster| waiting(cluster, "web-2", "Crash", count);
     assert!(!fails(1, &restarts(5)).0);
     assert!(fails(1, &restarts(6)).0);
@@ -293,4 +296,155 @@ fn recreate_concerns_only_pods_of_the_update() {
     cluster.set_image("b");
     cluster.settle();
     assert_eq!(cluster.log, [""; 0]);
+}
+
+/// rollouts.md R13, R34: while a rejected revision is held, no pod of the revision before is made beside its pods.
+#[test]
+fn a_held_revision_runs_alone() {
+    let mut cluster = three("on-failure=Hold recreate parallel");
+    cluster.set_image("bad");
+    go_on(&mut cluster, &no_image);
+    cluster.log.clear();
+    cluster.delete_pod("web-1");
+    go_on(&mut cluster, &no_image);
+    assert_eq!(cluster.log, [""; 0]);
+    for pod in ["web-0", "web-2"] {
+        cluster.delete_pod(pod);
+    }
+    go_on(&mut cluster, &no_image);
+    let all = ["+web-0:a", "+web-1:a", "+web-2:a"];
+    assert_eq!(cluster.log, all);
+}
+
+/// rollouts.md R11: a registry may be away for a while, and an evicted pod says nothing about its template.
+#[test]
+fn trouble_that_passes_is_no_failure() {
+    let rejects = |seconds: i64, reason: &str, phase: &str| {
+        let mut cluster = three("on-failure=Hold");
+        cluster.set_image("bad");
+        for _ in 0..2 {
+            cluster.step();
+            cluster.kubelet();
+        }
+        waiting(&mut cluster, "web-2", reason, 0);
+        let status = cluster
+            .pods
+            .get_mut("web-2")
+            .unwrap()
+            .status
+            .as_mut()
+            .unwrap();
+        status.phase = Some(phase.to_owned());
+        cluster.now = cluster
+            .now
+            .checked_add(SignedDuration::from_secs(seconds))
+            .unwrap();
+        cluster.step();
+        evidence(&cluster, "bad").is_some()
+    };
+    assert!(!rejects(290, "ErrImagePull", "Pending"));
+    assert!(rejects(310, "ErrImagePull", "Pending"));
+    assert!(rejects(1, "InvalidImageName", "Pending"));
+    assert!(!rejects(900, "ContainerCreating", "Failed"));
+}
+
+/// rollouts.md R13: without pods, a rejected revision does not become the current one.
+#[test]
+fn a_set_without_pods_keeps_the_revision_before() {
+    for options in ["on-failure=Hold", "on-failure=Rollback"] {
+        let mut cluster = three(options);
+        cluster.set_image("bad");
+        go_on(&mut cluster, &no_image);
+        cluster.edit(|spec| spec.replicas = Some(0));
+        go_on(&mut cluster, &no_image);
+        assert!(cluster.pods.is_empty(), "{options}");
+        cluster.edit(|spec| spec.replicas = Some(2));
+        cluster.log.clear();
+        go_on(&mut cluster, &no_image);
+        assert_eq!(cluster.log, ["+web-0:a", "+web-1:a"], "{options}");
+        assert!(condition(&cluster, "Stalled").starts_with("True RevisionRejected"));
+    }
+}
+
+/// rollouts.md C7, R16: the way back from an update that removed or added a claim template ends.
+#[test]
+fn the_way_back_ends_with_other_claim_templates() {
+    let template = |name: &str| {
+        let template = json!({"metadata": {"name": name},
+            "spec": {"resources": {"requests": {"storage": "1Gi"}}}});
+        json_tree::from_value(template).unwrap()
+    };
+    let both = ["data", "log"];
+    for (before, after) in [(&both[..], &both[..1]), (&both[..1], &both[..])] {
+        for order in ["", "parallel", "recreate"] {
+            let mut cluster = Cluster::new(&format!(
+                "set replicas=2 new on-failure=Rollback claim-updates=InPlace {order}"
+            ));
+            let set = |cluster: &mut Cluster, image: &str, names: &[&str]| {
+                let mounts = names
+                    .iter()
+                    .map(|name| json!({"name": name, "mountPath": name}));
+                let mounts = Value::from(mounts.collect::<Vec<Value>>());
+                cluster.set_image(image);
+                cluster.edit(|spec| {
+                    let pod = spec.template.spec.as_mut().unwrap();
+                    pod.containers[0].volume_mounts = Some(json_tree::from_value(mounts).unwrap());
+                    let templates = names.iter().map(|name| template(name));
+                    spec.volume_claim_templates = Some(templates.collect());
+                });
+            };
+            set(&mut cluster, "a", before);
+            cluster.settle();
+            let removed = before.iter().filter(|name| !after.contains(name));
+            let removed = removed.map(|name| json!({"metadata": {"name": name}, "spec": {}}));
+            let removed = Value::from(removed.collect::<Vec<Value>>()).to_string();
+            let annotations = cluster.set.metadata.annotations.get_or_insert_default();
+            let record = "apps.mainstay.dev/removed-claim-templates".to_owned();
+            annotations.insert(record, removed);
+            set(&mut cluster, "bad", after);
+            let plan = go_on(&mut cluster, &no_image);
+            let mut actions = plan.actions();
+            let text = describe(&plan);
+            assert!(
+                !actions.any(|action| action.changes_pods()),
+                "{order}: {text}"
+            );
+            assert!(
+                condition(&cluster, "Available").starts_with("True"),
+                "{order}"
+            );
+            assert!(
+                condition(&cluster, "Stalled").starts_with("True"),
+                "{order}"
+            );
+        }
+    }
+}
+
+/// rollouts.md R34: surplus pods of another revision end before the first new pod starts.
+#[test]
+fn surplus_pods_end_before_the_first_new_one() {
+    for order in ["", "parallel"] {
+        let mut cluster = three(&format!("on-failure=Hold recreate {order}"));
+        cluster.set_image("b");
+        cluster.edit(|spec| spec.replicas = Some(1));
+        cluster.settle();
+        let expected = ["-web-2", "-web-1", "-web-0", "+web-0:b"];
+        assert_eq!(cluster.log, expected, "{order}");
+    }
+}
+
+/// rollouts.md R11: a partition keeps a set between two revisions; a pod that has been Ready is not judged there.
+#[test]
+fn a_pod_that_fails_long_after_its_update_is_not_judged() {
+    let mut cluster = three("on-failure=Rollback partition=2");
+    cluster.set_image("b");
+    cluster.settle();
+    let later = SignedDuration::from_hours(2000);
+    waiting(&mut cluster, "web-2", "CrashLoopBackOff", 60);
+    cluster.now = cluster.now.checked_add(later).unwrap();
+    let pod = cluster.pods.get_mut("web-2").unwrap();
+    super::cluster::set_ready(pod, false, cluster.now);
+    cluster.step();
+    assert!(evidence(&cluster, "b").is_none());
 }
