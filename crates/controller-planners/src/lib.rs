@@ -4,6 +4,7 @@
 pub mod attach_detach;
 pub mod batching;
 pub mod certificate_signing;
+mod claim_size;
 pub mod clusterrole_aggregation;
 pub mod crd_names;
 pub mod cron_job;

@@ -288,13 +288,10 @@ fn release_kept(parsed: &ParsedSet<'_>, draft: &mut Draft) {
     for ((ordinal, _), claim) in &parsed.kept_claims {
         let desired = parsed.members.get(*ordinal);
         let member = desired.or_else(|| parsed.condemned.get(*ordinal));
-        let present = claim.claim.metadata.owner_references.iter().flatten();
-        let (ours, others): (Vec<_>, Vec<_>) = present.cloned().partition(|owner| {
+        let is_ours = |owner: &OwnerReference| {
             parsed.spec.is_owner(owner) || member.is_some_and(|member| member.is_owner(owner))
-        });
-        if !ours.is_empty() {
-            draft.act(*ordinal, set_owners(claim, others));
-        }
+        };
+        release(*ordinal, claim, is_ours, draft);
     }
 }
 
@@ -319,13 +316,21 @@ fn reclaim_absent(parsed: &ParsedSet<'_>, draft: &mut Draft) {
         if parsed.members.contains(*ordinal) || parsed.condemned.contains(*ordinal) {
             continue;
         }
-        let present = claim.claim.metadata.owner_references.iter().flatten();
-        let (ours, others): (Vec<_>, Vec<_>) = present
-            .cloned()
-            .partition(|owner| parsed.spec.is_owner(owner));
-        if !ours.is_empty() {
-            draft.act(*ordinal, set_owners(claim, others));
-        }
+        release(*ordinal, claim, |owner| parsed.spec.is_owner(owner), draft);
+    }
+}
+
+/// Removes these owners of a claim, if it has any of them.
+fn release(
+    ordinal: i64,
+    claim: &ClaimState<'_>,
+    is_removed: impl Fn(&OwnerReference) -> bool,
+    draft: &mut Draft,
+) {
+    let present = claim.claim.metadata.owner_references.iter().flatten();
+    let (removed, others): (Vec<_>, Vec<_>) = present.cloned().partition(is_removed);
+    if !removed.is_empty() {
+        draft.act(ordinal, set_owners(claim, others));
     }
 }
 

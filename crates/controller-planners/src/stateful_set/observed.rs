@@ -15,7 +15,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use object_model::{IncompleteMetadata, IntOrPercent, LabelSelector, ResourceVersion, Uid};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::stateful_set_policy::{
-    ClaimRules, ClaimUpdates, Guard, StatefulSetPolicy, removed_claim_templates,
+    ClaimRules, ClaimUpdates, Guard, RolloutRules, StatefulSetPolicy, removed_claim_templates,
 };
 use resource_kinds::{MetadataIdentity, labels};
 
@@ -48,6 +48,11 @@ impl Observed {
     /// The guard of the policy.
     pub(super) fn guard(&self) -> Option<&Guard> {
         self.policy.as_ref()?.spec.guard.as_ref()
+    }
+
+    /// The rules of the policy for rollouts.
+    pub(super) fn rollout(&self) -> Option<RolloutRules> {
+        self.policy.as_ref()?.spec.rollout
     }
 }
 

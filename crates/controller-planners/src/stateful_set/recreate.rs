@@ -11,11 +11,11 @@ use super::revisions::ChosenRevisions;
 use super::rollout;
 use super::waiting::Cause;
 
-/// Whether the policy demands that all pods end before the first new one starts.
+/// Whether the policy demands that all pods of a rolling update end before the first new one starts.
 pub(super) fn is_demanded(parsed: &ParsedSet<'_>) -> bool {
-    let policy = parsed.observed.policy.as_ref();
-    let rules = policy.and_then(|policy| policy.spec.rollout);
+    let rules = parsed.observed.rollout();
     rules.is_some_and(|rules| rules.strategy == RolloutStrategy::Recreate)
+        && matches!(parsed.spec.strategy, Strategy::RollingUpdate(_))
 }
 
 /// A pod of another revision than new pods have, if both must not run side by side. It is there only while a rejected
@@ -46,8 +46,7 @@ pub(super) fn stop_all(
     let is_other = |member: &&Member<'_>| member.revision != *chosen.target();
     let surplus = parsed.condemned.iter().rev().filter(is_other);
     let desired = parsed.members.iter().rev().filter(awaits);
-    let is_rolling = matches!(parsed.spec.strategy, Strategy::RollingUpdate(_));
-    let outdated: Vec<&Member<'_>> = surplus.chain(desired).filter(|_| is_rolling).collect();
+    let outdated: Vec<&Member<'_>> = surplus.chain(desired).collect();
     let Some(first) = outdated.first() else {
         return false;
     };

@@ -20,8 +20,7 @@ use super::waiting::Cause;
 
 /// Judges the update revision: rejects it if one of its pods fails. A stored verdict stays, whatever its pods do.
 pub(super) fn judge(parsed: &ParsedSet<'_>, chosen: &mut ChosenRevisions, draft: &mut Draft) {
-    let policy = parsed.observed.policy.as_ref();
-    let Some(rules) = policy.and_then(|policy| policy.spec.rollout) else {
+    let Some(rules) = parsed.observed.rollout() else {
         return;
     };
     // Without an earlier revision there is nothing to hold, and nothing to return to.
@@ -125,10 +124,9 @@ enum Failure {
 fn failure(parsed: &ParsedSet<'_>, rules: RolloutRules, member: &Member<'_>) -> Failure {
     // The reason is not the template: no node has the pod, its node is silent, or the pod has ended as a whole, by an
     // eviction.
-    if member.pod.node.is_none() || member.is_forsaken() || member.phase == Phase::Ended {
-        return Failure::None;
-    }
-    if member.available {
+    let is_elsewhere =
+        member.pod.node.is_none() || member.is_forsaken() || member.phase == Phase::Ended;
+    if is_elsewhere || member.available {
         return Failure::None;
     }
     let found = diagnosis::pod(member.pod);

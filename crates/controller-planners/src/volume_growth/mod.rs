@@ -12,6 +12,7 @@ use object_model::Quantity;
 use resource_kinds::annotations::GROWN_AT;
 use resource_kinds::stateful_set_policy::Autogrow;
 
+use crate::claim_size::{capacity, requested};
 pub use measurement::{Measurement, Usage};
 
 /// The decision about a claim.
@@ -60,21 +61,11 @@ pub fn is_settled(claim: &PersistentVolumeClaim) -> bool {
         let states = status.allocated_resource_statuses.iter().flatten();
         states.count() == 0
     });
-    let grown = capacity(claim).zip(request(claim));
+    let grown = capacity(claim).zip(requested(claim));
     is_bound
         && is_resized
         && claim.metadata.deletion_timestamp.is_none()
         && grown.is_some_and(|(capacity, request)| capacity >= request)
-}
-
-fn request(claim: &PersistentVolumeClaim) -> Option<Quantity> {
-    let resources = claim.spec.as_ref()?.resources.as_ref()?;
-    resources.requests.as_ref()?.get("storage")?.0.parse().ok()
-}
-
-fn capacity(claim: &PersistentVolumeClaim) -> Option<Quantity> {
-    let capacity = claim.status.as_ref()?.capacity.as_ref()?;
-    capacity.get("storage")?.0.parse().ok()
 }
 
 /// The time of the last growth; an unreadable time counts as now, so that nothing grows.

@@ -15,6 +15,8 @@ use object_model::Quantity;
 use resource_kinds::annotations::UNUSED_SINCE;
 use resource_kinds::stateful_set_policy::{ClaimRules, ClaimUpdates};
 
+use crate::claim_size;
+
 use super::draft::Draft;
 use super::member::Phase;
 use super::observed::{ClaimState, ParsedSet};
@@ -235,7 +237,7 @@ fn count(parsed: &ParsedSet<'_>, candidates: &[Candidate<'_, '_>]) -> Vec<Templa
             continue;
         };
         counts.updating = counts.updating.saturating_sub(1);
-        let capacity = volume::capacity(candidate.claim.claim).unwrap_or_default();
+        let capacity = claim_size::capacity(candidate.claim.claim).unwrap_or_default();
         counts.capacity = counts.capacity.plus(&capacity);
         let count = match candidate.volume {
             _ if candidate.has_failed() => &mut counts.failed,

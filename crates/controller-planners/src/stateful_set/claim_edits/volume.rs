@@ -3,6 +3,8 @@
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimSpec};
 use object_model::Quantity;
 
+use crate::claim_size;
+
 /// The changed fields of a claim's volume.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VolumeEdit {
@@ -31,17 +33,6 @@ pub(super) enum VolumeFit {
     Failed(String),
 }
 
-fn requested(spec: Option<&PersistentVolumeClaimSpec>) -> Option<Quantity> {
-    let resources = spec?.resources.as_ref()?;
-    resources.requests.as_ref()?.get("storage")?.0.parse().ok()
-}
-
-/// The size of the claim's volume.
-pub(super) fn capacity(claim: &PersistentVolumeClaim) -> Option<Quantity> {
-    let capacity = claim.status.as_ref()?.capacity.as_ref()?;
-    capacity.get("storage")?.0.parse().ok()
-}
-
 fn attributes_class(claim: &PersistentVolumeClaim) -> Option<&str> {
     let class = claim.spec.as_ref()?.volume_attributes_class_name.as_deref();
     class.filter(|name| !name.is_empty())
@@ -66,14 +57,14 @@ pub(super) fn compare(
         return VolumeFit::Incompatible;
     }
     let (size, request) = match (
-        requested(template.spec.as_ref()),
-        requested(claim.spec.as_ref()),
+        claim_size::requested(template),
+        claim_size::requested(claim),
     ) {
         (Some(size), Some(request)) => (size, request),
         // Without a size there is nothing to compare.
         _ => Default::default(),
     };
-    let volume = capacity(claim);
+    let volume = claim_size::capacity(claim);
     let grows = volume.is_some_and(|volume| volume < request);
     // A template without a class has no say about the class.
     let class = attributes_class(template);

@@ -114,8 +114,7 @@ pub fn goal_reached(observed: &Observed, now: Timestamp) -> bool {
 
 /// Whether pods of two revisions must not run side by side (rollouts.md R34).
 fn recreates(parsed: &ParsedSet<'_>) -> bool {
-    let policy = parsed.observed.policy.as_ref();
-    let rules = policy.and_then(|policy| policy.spec.rollout);
+    let rules = parsed.observed.rollout();
     rules.is_some_and(|rules| rules.strategy == RolloutStrategy::Recreate)
 }
 
@@ -157,7 +156,7 @@ fn current_revision(parsed: &ParsedSet<'_>) -> Option<RevisionName> {
 
 /// The answer of the policy to the stored verdict about the template's revision (rollouts.md R13).
 fn stored_rejection(parsed: &ParsedSet<'_>, update: Option<&RevisionName>) -> Option<OnFailure> {
-    let rules = parsed.observed.policy.as_ref()?.spec.rollout?;
+    let rules = parsed.observed.rollout()?;
     let (update, current) = (update?, current_revision(parsed)?);
     let is_rolling = matches!(parsed.spec.strategy, Strategy::RollingUpdate(_));
     let mut revisions = parsed.stored_revisions.iter();
