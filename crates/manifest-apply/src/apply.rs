@@ -35,6 +35,9 @@ pub enum ApplyError {
     /// The server refuses the object.
     #[error("{origin}: {message}")]
     Refused { origin: String, message: String },
+    /// The object has changed since it was read, or another manager owns fields of the manifest.
+    #[error("{origin}: {message}")]
+    Conflict { origin: String, message: String },
 }
 
 type Result<T> = std::result::Result<T, ApplyError>;
@@ -75,7 +78,7 @@ pub async fn check(
     };
     let body = serde_json::to_vec(&manifest.object).map_err(ApplyError::Encode)?;
     let dry = format!("{}{QUERY}&dryRun=All", object_path.path);
-    let (status, response, _) = send(client, request(Method::PATCH, &dry, body)?).await?;
+    let (status, response, _) = send(client, request(Method::PATCH, &dry, APPLY, body)?).await?;
     let is_mistake = [StatusCode::BAD_REQUEST, StatusCode::UNPROCESSABLE_ENTITY].contains(&status);
     Ok(is_mistake.then(|| {
         let display = object_path.display;
@@ -127,9 +130,10 @@ pub async fn apply(
     let object_path = object_path(kinds, manifest)?;
     let body = serde_json::to_vec(&manifest.object).map_err(ApplyError::Encode)?;
     // Read before the write, to report the difference.
-    let (_, present, _) =
-        send(client, request(Method::GET, &object_path.path, Vec::new())?).await?;
-    let apply = request(Method::PATCH, &format!("{}{QUERY}", object_path.path), body)?;
+    let read = request(Method::GET, &object_path.path, APPLY, Vec::new())?;
+    let (_, present, _) = send(client, read).await?;
+    let uri = format!("{}{QUERY}", object_path.path);
+    let apply = request(Method::PATCH, &uri, APPLY, body)?;
     let (status, response, warnings) = send(client, apply).await?;
     if !status.is_success() {
         return Err(ApplyError::Refused {
@@ -209,11 +213,19 @@ fn group_version(info: &KindInfo<'_>) -> String {
     }
 }
 
-fn request(method: Method, uri: &str, body: Vec<u8>) -> Result<Request<Bytes>> {
+/// The media type of server-side apply.
+const APPLY: &str = "application/apply-patch+yaml";
+
+pub(crate) fn request(
+    method: Method,
+    uri: &str,
+    content_type: &str,
+    body: Vec<u8>,
+) -> Result<Request<Bytes>> {
     Request::builder()
         .method(method)
         .uri(uri)
-        .header(http::header::CONTENT_TYPE, "application/apply-patch+yaml")
+        .header(http::header::CONTENT_TYPE, content_type)
         .header(http::header::ACCEPT, "application/json")
         .body(body.into())
         .map_err(|source| ApplyError::Address {
@@ -222,7 +234,7 @@ fn request(method: Method, uri: &str, body: Vec<u8>) -> Result<Request<Bytes>> {
         })
 }
 
-async fn send(
+pub(crate) async fn send(
     client: &Client,
     request: Request<Bytes>,
 ) -> Result<(StatusCode, Value, Vec<String>)> {
@@ -251,7 +263,7 @@ async fn send(
 }
 
 /// The message of a `Status` response.
-fn message(response: &Value) -> String {
+pub(crate) fn message(response: &Value) -> String {
     response["message"].as_str().map_or_else(
         || Status::internal("the answer carries no message").message,
         str::to_owned,

@@ -6,7 +6,9 @@ mod error;
 mod json;
 mod order;
 mod strategic;
+mod three_way;
 
 pub use error::PatchError;
 pub use json::{json_patch, merge_patch};
 pub use strategic::strategic_merge_patch;
+pub use three_way::apply_patch;

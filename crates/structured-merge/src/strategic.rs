@@ -12,10 +12,10 @@ use crate::error::{printed, type_name};
 use crate::json::merge;
 use crate::order::{self, ElementPositions, Identity, ValueKey};
 
-const DIRECTIVE: &str = "$patch";
-const RETAIN_KEYS: &str = "$retainKeys";
-const DELETE_FROM_LIST: &str = "$deleteFromPrimitiveList/";
-const SET_ELEMENT_ORDER: &str = "$setElementOrder/";
+pub(crate) const DIRECTIVE: &str = "$patch";
+pub(crate) const RETAIN_KEYS: &str = "$retainKeys";
+pub(crate) const DELETE_FROM_LIST: &str = "$deleteFromPrimitiveList/";
+pub(crate) const SET_ELEMENT_ORDER: &str = "$setElementOrder/";
 
 /// Applies a strategic merge patch to an object of the given type.
 ///
@@ -40,13 +40,13 @@ type Object = Map<String, Value>;
 
 /// The merge strategy of a field; empty for an unknown field.
 #[derive(Clone, Copy, Default)]
-struct Strategy<'s> {
+pub(crate) struct Strategy<'s> {
     field: Option<FieldRef<'s>>,
-    value: Option<TypeRef<'s>>,
+    pub(crate) value: Option<TypeRef<'s>>,
 }
 
 impl<'s> Strategy<'s> {
-    fn of_field(parent: Option<TypeRef<'s>>, field: &str) -> Self {
+    pub(crate) fn of_field(parent: Option<TypeRef<'s>>, field: &str) -> Self {
         match parent.and_then(|parent| parent.field(field)) {
             Some(field) => Self {
                 field: Some(field),
@@ -61,23 +61,27 @@ impl<'s> Strategy<'s> {
 
     /// Whether the type of the contents is unknown. Then `$patch` and similar keys are data, not directives (a
     /// ControllerRevision contains a patch).
-    fn is_opaque(&self) -> bool {
+    pub(crate) fn is_opaque(&self) -> bool {
         self.value.is_some_and(|value| value.shape() == Shape::Any)
     }
 
-    fn merges(&self) -> bool {
+    pub(crate) fn merges(&self) -> bool {
         self.field.is_some_and(|field| field.merges())
     }
 
-    fn replaces(&self) -> bool {
+    pub(crate) fn replaces(&self) -> bool {
         self.field.is_some_and(|field| field.replaces())
     }
 
-    fn merge_key(&self) -> Option<&'static str> {
+    pub(crate) fn retains_keys(&self) -> bool {
+        self.field.is_some_and(|field| field.retains_keys())
+    }
+
+    pub(crate) fn merge_key(&self) -> Option<&'static str> {
         self.field.and_then(|field| field.merge_key())
     }
 
-    fn element(&self) -> Option<TypeRef<'s>> {
+    pub(crate) fn element(&self) -> Option<TypeRef<'s>> {
         self.value.and_then(|value| value.element())
     }
 }

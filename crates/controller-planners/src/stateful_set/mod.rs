@@ -10,7 +10,7 @@
 //! selects the templates for pods, `replica` plans the desired ordinals, `scale` the surplus pods, `rollout` the
 //! outdated pods one after the other, `recreate` all at once, `recovery` unblocks a stuck rollout, `delayed_pods` gives the reasons for waiting, `guard` holds
 //! voluntary deletions, `verdict` rejects a revision whose rollout fails, `claim_edits` lets claims follow their template, `refused` gives the API server's refusals,
-//! `status` counts, `conditions` and `deadline` set conditions, `metrics` gives metrics. `write_schedule` decides the
+//! `forecast` runs the plans of a rollout ahead, `status` counts, `conditions` and `deadline` set conditions, `metrics` gives metrics. `write_schedule` decides the
 //! order of writes, and `status_urgency` whether the status may be late.
 
 mod claim_edits;
@@ -19,6 +19,7 @@ mod conditions;
 mod deadline;
 mod delayed_pods;
 mod draft;
+pub mod forecast;
 mod guard;
 pub mod identity;
 pub mod invariants;

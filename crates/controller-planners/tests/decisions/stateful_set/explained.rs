@@ -398,5 +398,5 @@ fn conditions_of_others_are_kept() {
     cluster.set.metadata.deletion_timestamp = Some(Time(cluster.now));
     let before = cluster.set.status.clone().unwrap().conditions;
     cluster.step();
-    assert_eq!(cluster.set.status.unwrap().conditions, before);
+    assert_eq!(cluster.objects.set.status.unwrap().conditions, before);
 }

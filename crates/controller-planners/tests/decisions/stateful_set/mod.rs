@@ -6,6 +6,7 @@
 mod claim_edits;
 mod cluster;
 mod explained;
+mod forecast;
 mod golden;
 mod guard;
 mod making;

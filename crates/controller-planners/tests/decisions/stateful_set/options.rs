@@ -60,7 +60,7 @@ fn surplus_pods_that_got_unhealthy_may_recover_for_a_moment() {
     // An unhealthy surplus pod without an unhealthy lower pod does not wait.
     let mut recovered = with("");
     set_ready(
-        recovered.pods.get_mut("web-1").unwrap(),
+        recovered.objects.pods.get_mut("web-1").unwrap(),
         true,
         recovered.now,
     );

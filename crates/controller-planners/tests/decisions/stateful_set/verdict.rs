@@ -41,7 +41,7 @@ fn evidence(cluster: &Cluster, image: &str) -> Option<Value> {
 
 /// Gives the pods the state of a waiting container, on a node.
 fn waiting(cluster: &mut Cluster, name: &str, reason: &str, restarts: i32) {
-    let pod = cluster.pods.get_mut(name).unwrap();
+    let pod = cluster.objects.pods.get_mut(name).unwrap();
     pod.spec.as_mut().unwrap().node_name = Some("n".to_owned());
     let status = pod.status.as_mut().unwrap();
     let started = status.start_time.take();
@@ -193,7 +193,7 @@ fn the_way_back_begins_with_pods_that_are_down() {
         let name = "web-1";
         let revision =
             |pod: &Pod| pod.metadata.labels.as_ref().unwrap()["controller-revision-hash"].clone();
-        let pod = cluster.pods.get_mut(name);
+        let pod = cluster.objects.pods.get_mut(name);
         if let Some(pod) = pod.filter(|pod| revision(pod) == revision_name("b")) {
             super::cluster::set_ready(pod, false, cluster.now);
             waiting(cluster, name, "CrashLoopBackOff", 9);
@@ -443,7 +443,7 @@ fn a_pod_that_fails_long_after_its_update_is_not_judged() {
     let later = SignedDuration::from_hours(2000);
     waiting(&mut cluster, "web-2", "CrashLoopBackOff", 60);
     cluster.now = cluster.now.checked_add(later).unwrap();
-    let pod = cluster.pods.get_mut("web-2").unwrap();
+    let pod = cluster.objects.pods.get_mut("web-2").unwrap();
     super::cluster::set_ready(pod, false, cluster.now);
     cluster.step();
     assert!(evidence(&cluster, "b").is_none());

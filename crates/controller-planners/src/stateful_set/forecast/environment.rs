@@ -1,0 +1,208 @@
+//! The parts of a cluster that a forecast needs beside the controller of the set: nodes that start and end pods, drivers
+//! that change volumes, the garbage collector.
+
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodCondition};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use resource_kinds::reasons::pod_condition;
+use resource_kinds::stateful_set_policy::CheckKind;
+
+use super::Objects;
+use crate::claim_size;
+
+/// The conditions of volumes whose change has failed.
+const FAILED_CHANGES: [&str; 3] = [
+    "ControllerResizeError",
+    "NodeResizeError",
+    "ModifyVolumeError",
+];
+
+/// The changes of a round.
+pub(super) struct Passed {
+    /// The names of pods that have changed or ended.
+    pub pods: Vec<String>,
+    /// The names of pods that have ended.
+    pub ended: Vec<String>,
+    pub has_changed_claims: bool,
+    pub collected_claims: Vec<String>,
+}
+
+/// The pods and claims that do not work at present.
+pub(super) fn troubled(objects: &Objects) -> BTreeSet<String> {
+    let is_troubled = |pod: &Pod| {
+        let has_failed = |kind: &str| condition(pod, kind).is_some_and(|one| one.status != "True");
+        let is_ready = condition(pod, pod_condition::READY).is_some_and(|one| one.status == "True");
+        !is_ready
+            || CheckKind::ALL
+                .iter()
+                .any(|check| has_failed(check.condition()))
+    };
+    let pods = objects.pods.iter().filter(|(_, pod)| is_troubled(pod));
+    let claims = objects.claims.iter().filter(|(_, claim)| has_failed(claim));
+    let pods = pods.map(|(name, _)| name.clone());
+    pods.chain(claims.map(|(name, _)| name.clone())).collect()
+}
+
+/// Whether a change of the claim's volume has failed.
+fn has_failed(claim: &PersistentVolumeClaim) -> bool {
+    let Some(status) = &claim.status else {
+        return false;
+    };
+    let mut conditions = status.conditions.iter().flatten();
+    let mut states = status.allocated_resource_statuses.iter().flatten();
+    let modification = status.modify_volume_status.as_ref();
+    conditions.any(|one| FAILED_CHANGES.contains(&one.type_.as_str()) && one.status == "True")
+        || states.any(|(_, state)| state.ends_with("Infeasible"))
+        || modification.is_some_and(|change| change.status == "Infeasible")
+}
+
+/// Ends the pods that are being deleted, and makes everything ready that is not troubled.
+pub(super) fn pass(objects: &mut Objects, troubled: &BTreeSet<String>, now: Timestamp) -> Passed {
+    let is_ending = |pod: &Pod| pod.metadata.deletion_timestamp.is_some();
+    let ended = objects.pods.iter().filter(|(_, pod)| is_ending(pod));
+    let ended: Vec<String> = ended.map(|(name, _)| name.clone()).collect();
+    objects.pods.retain(|_, pod| !is_ending(pod));
+    let mut pods = ended.clone();
+    for (name, pod) in &mut objects.pods {
+        if !troubled.contains(name) && make_ready(pod, now) {
+            pods.push(name.clone());
+        }
+    }
+    let before = objects.claims.len();
+    objects.claims.retain(|_, claim| {
+        let is_ending = claim.metadata.deletion_timestamp.is_some();
+        // A claim that a pod uses stays until the pod has ended.
+        !is_ending || objects.pods.values().any(|pod| uses(pod, claim))
+    });
+    let mut has_changed_claims = objects.claims.len() != before;
+    for (name, claim) in &mut objects.claims {
+        has_changed_claims |= !troubled.contains(name) && follow(claim);
+    }
+    let collected_claims = objects.collect_claims();
+    has_changed_claims |= !collected_claims.is_empty();
+    Passed {
+        pods,
+        ended,
+        has_changed_claims,
+        collected_claims,
+    }
+}
+
+/// Makes a pod or a claim work that is troubled.
+pub(super) fn recover(objects: &mut Objects, name: &str, now: Timestamp) {
+    if let Some(pod) = objects.pods.get_mut(name) {
+        for check in CheckKind::ALL {
+            if condition(pod, check.condition()).is_some() {
+                set_true(pod, check.condition(), now);
+            }
+        }
+        make_ready(pod, now);
+    }
+    if let Some(status) = objects
+        .claims
+        .get_mut(name)
+        .and_then(|claim| claim.status.as_mut())
+    {
+        let conditions = status.conditions.get_or_insert_default();
+        conditions.retain(|one| !FAILED_CHANGES.contains(&one.type_.as_str()));
+        status.allocated_resource_statuses = None;
+        status.modify_volume_status = None;
+    }
+}
+
+/// The next time at which a Ready pod has been so for `minReadySeconds`.
+pub(super) fn next_available(objects: &Objects, now: Timestamp) -> Option<Timestamp> {
+    let spec = objects.set.spec.as_ref()?;
+    let min_ready =
+        SignedDuration::from_secs(i64::from(spec.min_ready_seconds.unwrap_or_default()));
+    let ready = objects.pods.values().filter_map(|pod| {
+        let ready = condition(pod, pod_condition::READY).filter(|one| one.status == "True")?;
+        let since = ready.last_transition_time.as_ref()?.0;
+        since.checked_add(min_ready).ok()
+    });
+    ready.filter(|at| *at > now).min()
+}
+
+fn condition<'p>(pod: &'p Pod, kind: &str) -> Option<&'p PodCondition> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    conditions.iter().find(|condition| condition.type_ == kind)
+}
+
+/// Starts the pod, and answers the checks that its node runs. Returns whether the pod has changed.
+fn make_ready(pod: &mut Pod, now: Timestamp) -> bool {
+    let status = pod.status.get_or_insert_default();
+    let is_running = status.phase.as_deref() == Some("Running");
+    if !is_running {
+        status.phase = Some("Running".to_owned());
+        status.start_time = Some(Time(now));
+    }
+    let annotations = pod.metadata.annotations.clone().unwrap_or_default();
+    let checks = CheckKind::ALL.into_iter();
+    let checks = checks.filter(|check| annotations.contains_key(check.annotation()));
+    // A check that has failed is troubled, and not new.
+    let checks = checks.map(CheckKind::condition);
+    let checks: Vec<&str> = checks
+        .filter(|kind| condition(pod, kind).is_none())
+        .collect();
+    let mut is_changed = !is_running;
+    for kind in checks.into_iter().chain([pod_condition::READY]) {
+        is_changed |= set_true(pod, kind, now);
+    }
+    is_changed
+}
+
+/// Sets a condition to True. Returns whether it was not.
+fn set_true(pod: &mut Pod, kind: &str, now: Timestamp) -> bool {
+    let status = pod.status.get_or_insert_default();
+    let conditions = status.conditions.get_or_insert_default();
+    if conditions
+        .iter()
+        .any(|one| one.type_ == kind && one.status == "True")
+    {
+        return false;
+    }
+    conditions.retain(|one| one.type_ != kind);
+    conditions.push(PodCondition {
+        type_: kind.to_owned(),
+        status: "True".to_owned(),
+        last_transition_time: Some(Time(now)),
+        ..PodCondition::default()
+    });
+    true
+}
+
+fn uses(pod: &Pod, claim: &PersistentVolumeClaim) -> bool {
+    let volumes = pod
+        .spec
+        .iter()
+        .flat_map(|spec| spec.volumes.iter().flatten());
+    let mut sources = volumes.filter_map(|volume| volume.persistent_volume_claim.as_ref());
+    sources.any(|source| Some(&source.claim_name) == claim.metadata.name.as_ref())
+}
+
+/// Binds a claim, and gives its volume the size and the attributes that the claim requests. Returns whether the claim has changed.
+fn follow(claim: &mut PersistentVolumeClaim) -> bool {
+    // A volume may be larger than its claim requests, and never becomes smaller.
+    let grows = claim_size::capacity(claim) < claim_size::requested(claim);
+    let Some(spec) = &claim.spec else {
+        return false;
+    };
+    let requests = spec.resources.as_ref().and_then(|all| all.requests.clone());
+    let class = spec.volume_attributes_class_name.clone();
+    let before = claim.status.clone();
+    let status = claim.status.get_or_insert_default();
+    status.phase = Some("Bound".to_owned());
+    if grows {
+        status.capacity = requests;
+    }
+    if class.is_some() {
+        status.current_volume_attributes_class_name = class;
+    }
+    let is_over = |kind: &str| matches!(kind, "Resizing" | "FileSystemResizePending");
+    if let Some(conditions) = &mut status.conditions {
+        conditions.retain(|one| !is_over(&one.type_));
+    }
+    claim.status != before
+}
