@@ -103,6 +103,31 @@ fn the_rollout_policies_page_can_be_pasted() {
     assert!(output.stderr.contains(refused), "{output:#?}");
 }
 
+/// rollouts.md R18 to R20: a rollout before it happens, used unchanged.
+#[test]
+fn the_plan_page_can_be_pasted() {
+    let instance = Instance::start(&[]);
+    let pasted = Pasted::for_instance(&instance);
+    let output = pasted.page("docs/plan.md");
+    for text in [
+        "StatefulSet ledger/db: 3 pods to restart, 3 claims to resize",
+        "  spec.template.spec.containers[db].env[VERSION].value: \"1\" -> \"2\"",
+        "1     db-2  restart  db-",
+        "3     db-0  restart  db-",
+        "data-db-2  resize  64Mi -> 128Mi",
+        "exit status 1",
+        "StatefulSet ledger/db: 3 claims to resize\nStatefulSetPolicy db is in force",
+        "Then it waits: the guard of StatefulSetPolicy db holds pod db-2: 3 of 3 pods must stay healthy",
+        "exit status 2",
+        "statefulset.apps/db configured",
+        "StatefulSet ledger/db: nothing changes",
+    ] {
+        assert!(output.stdout.contains(text), "{text}: {output:#?}");
+    }
+    let refused = "the cluster is not as it was planned: the StatefulSet is version";
+    assert!(output.stderr.contains(refused), "{output:#?}");
+}
+
 /// rollouts.md C1, C4, C7, C8: edits of claim templates, used unchanged.
 #[test]
 fn the_claim_templates_page_can_be_pasted() {

@@ -60,6 +60,7 @@ mod nodes_on_etcd;
 mod one_name;
 mod operator;
 mod paused_leaders;
+mod plan;
 mod pod_resize;
 mod pod_states;
 mod pods;

@@ -20,6 +20,7 @@ mod migrate;
 mod node;
 mod node_parts;
 mod own_node;
+mod plan;
 mod server;
 mod service_manager;
 mod settings;
@@ -73,6 +74,8 @@ enum Command {
     Status(status::StatusArguments),
     /// Explain why an object waits, and print the commands that resolve it
     Why(why::WhyArguments),
+    /// Show the rollout of a StatefulSet before it happens: which pods restart in which order
+    Plan(plan::PlanArguments),
     /// Print or follow the logs of all pods of a workload
     Logs(logs::LogsArguments),
     /// List the volumes of claims, and move them to other nodes
@@ -119,8 +122,12 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Prints an error; exit code 2 for an error in the command line, else 1.
+/// Prints an error; exit code 2 for an error in the command line, else 1. A command whose exit status is its answer has
+/// printed everything.
 fn failure(error: &anyhow::Error) -> ExitCode {
+    if let Some(ExitStatus(status)) = error.downcast_ref() {
+        return ExitCode::from(*status);
+    }
     match error.downcast_ref::<clap::Error>() {
         Some(mistake) => {
             mistake.print().ok();
@@ -129,6 +136,23 @@ fn failure(error: &anyhow::Error) -> ExitCode {
         None => {
             command_output::output::warn(&format!("mainstay: {error:#}{}", advice(error)));
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// The exit status of a command that answers with it.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("exit status {0}")]
+struct ExitStatus(u8);
+
+/// The exit status of `mainstay plan`: 0 if nothing changes, 1 if something changes, 2 for an error.
+async fn plan(arguments: plan::PlanArguments) -> Result<()> {
+    match plan::run(arguments).await {
+        Ok(plan::Outcome::Nothing) => Ok(()),
+        Ok(plan::Outcome::Changes) => Err(ExitStatus(1).into()),
+        Err(error) => {
+            failure(&error);
+            Err(ExitStatus(2).into())
         }
     }
 }
@@ -185,6 +209,10 @@ fn run(command: Command) -> Result<()> {
             // The error also contains the client library's log message about an unreachable server.
             prepare("off");
             on_one_thread(Box::pin(why::run(arguments)))
+        }
+        Command::Plan(arguments) => {
+            prepare("off");
+            on_one_thread(Box::pin(plan(arguments)))
         }
         Command::Status(arguments) => {
             prepare("off");

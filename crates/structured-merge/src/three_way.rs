@@ -9,12 +9,17 @@ use crate::strategic::{DELETE_FROM_LIST, DIRECTIVE, RETAIN_KEYS, SET_ELEMENT_ORD
 
 type Object = Map<String, Value>;
 
-/// The patch from the manifest that was applied last to a manifest. Without a former manifest nothing is removed.
-pub fn apply_patch(former: Option<&Value>, manifest: &Value, object_type: TypeRef<'_>) -> Value {
+/// The patch from the manifest that was applied last to a manifest. Without a former manifest nothing is removed; without a type, as for a
+/// custom resource, lists are replaced.
+pub fn apply_patch(
+    former: Option<&Value>,
+    manifest: &Value,
+    object_type: Option<TypeRef<'_>>,
+) -> Value {
     let empty = Object::new();
     let former = former.and_then(Value::as_object).unwrap_or(&empty);
     match manifest {
-        Value::Object(manifest) => Value::Object(patch_of(former, manifest, Some(object_type))),
+        Value::Object(manifest) => Value::Object(patch_of(former, manifest, object_type)),
         other => other.clone(),
     }
 }

@@ -14,7 +14,7 @@ fn set() -> TypeRef<'static> {
 
 #[track_caller]
 fn applied(former: Option<Value>, manifest: Value, live: Value) -> Value {
-    let patch = apply_patch(former.as_ref(), &manifest, set());
+    let patch = apply_patch(former.as_ref(), &manifest, Some(set()));
     strategic_merge_patch(live, patch, set()).expect("the patch applies")
 }
 
@@ -114,7 +114,7 @@ fn manifest() -> impl Strategy<Value = Value> {
     let container = ("[a-c]", "[x-z]", env);
     let containers = prop::collection::vec(container, 0..3);
     let labels = prop::collection::btree_map("[a-d]", "[0-9]", 0..4);
-    (containers, labels, prop::option::of(0..5)).prop_map(|(containers, labels, replicas)| {
+    (containers, labels, prop::option::of(0_i32..5)).prop_map(|(containers, labels, replicas)| {
         let mut names = std::collections::BTreeSet::new();
         let containers = containers
             .into_iter()
@@ -128,7 +128,7 @@ fn manifest() -> impl Strategy<Value = Value> {
         let mut spec = json!({"template": {"metadata": {"labels": labels},
             "spec": {"containers": containers.collect::<Vec<Value>>()}}});
         if let Some(replicas) = replicas {
-            spec["replicas"] = replicas.into();
+            spec["replicas"] = Value::from(replicas);
         }
         json!({"spec": spec})
     })

@@ -16,7 +16,7 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum number of requested names.
 const NAMES_MAX: u32 = 500;
 /// The commands with arguments that may be names on the server.
-const COMMANDS: [&str; 4] = ["why", "logs", "status", "volume"];
+const COMMANDS: [&str; 5] = ["why", "plan", "logs", "status", "volume"];
 
 /// Arguments of `mainstay complete`.
 #[derive(clap::Args, Debug)]
@@ -102,6 +102,7 @@ fn read(words: &[String], program: &Command) -> Option<(Completion, Options)> {
             Completion::Name(TargetKind::Namespace, before.to_owned())
         }
         (None, "status" | "volume") => return None,
+        (None, "plan") => object(last, &positions, &[TargetKind::StatefulSet])?,
         (None, "logs") => object(last, &positions, logs::KINDS)?,
         (None, _) => object(last, &positions, &TargetKind::ALL)?,
     };
@@ -196,6 +197,8 @@ mod tests {
             ("volume ls ", None),
             ("volume ", None),
             ("logs -f deploy/", name(Kind::Deployment, "deploy/")),
+            ("plan ", Some(Completion::Kind(vec!["sts"]))),
+            ("plan -f web.yaml sts/", name(Kind::StatefulSet, "sts/")),
             ("logs svc/", None),
             ("logs sts/web ", None),
             ("why sts/web ", None),

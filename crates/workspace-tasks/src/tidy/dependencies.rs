@@ -120,6 +120,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("manifest-apply", 7),
     ("program-installation", 7),
     ("stateful-set-progress", 8),
+    ("rollout-forecast", 8),
     ("node-drain", 8),
     ("volume-transfer", 8),
     ("instance-removal", 8),

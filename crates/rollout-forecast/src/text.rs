@@ -1,0 +1,267 @@
+//! The report as text.
+
+use std::fmt::Write;
+
+use json_tree::Value;
+
+use crate::difference::Difference;
+use crate::report::{
+    ChangeGroup, ClaimAction, ClaimChange, EndState, PodAction, PodChange, Report,
+};
+
+/// Maximum number of characters of a value; the whole value is in the JSON output.
+const VALUE_MAX: usize = 80;
+
+impl Report {
+    /// The report as text. `apply` is the command that stores what was planned.
+    pub fn text(&self, apply: &str) -> String {
+        let mut text = String::new();
+        line(&mut text, &self.summary());
+        if let Some(policy) = &self.policy {
+            line(
+                &mut text,
+                &format!("StatefulSetPolicy {policy} is in force"),
+            );
+        }
+        for warning in &self.warnings {
+            line(&mut text, &format!("Warning: {warning}"));
+        }
+        section(
+            &mut text,
+            "Changes of the set:",
+            &self.differences,
+            difference,
+        );
+        section(
+            &mut text,
+            "Waiting at present:",
+            &self.waiting_now,
+            String::clone,
+        );
+        self.add_rollout(&mut text);
+        self.add_claims(&mut text);
+        self.add_end(&mut text);
+        if self.has_changes() {
+            line(&mut text, "");
+            line(
+                &mut text,
+                &format!("Nothing is stored. To store exactly this: {apply}"),
+            );
+        }
+        text
+    }
+
+    fn summary(&self) -> String {
+        let groups = self.rollout.iter();
+        let pods: Vec<&PodChange> = groups
+            .filter_map(|group| match group {
+                ChangeGroup::Pods(pods) => Some(pods),
+                ChangeGroup::Wait(_) | ChangeGroup::Rejected(_) => None,
+            })
+            .flatten()
+            .collect();
+        let of_pods = |action: PodAction, verb: &str| {
+            let count = pods.iter().filter(|pod| pod.action == action).count();
+            (count > 0).then(|| format!("{} {verb}", counted(count, "pod")))
+        };
+        let of_claims = |action: ClaimAction, verb: &str| {
+            let count = self
+                .claims
+                .iter()
+                .filter(|one| one.action == action)
+                .count();
+            (count > 0).then(|| format!("{} {verb}", counted(count, "claim")))
+        };
+        let parts = [
+            self.is_new.then(|| "new".to_owned()),
+            of_pods(PodAction::Restart, "to restart"),
+            of_pods(PodAction::Create, "to create"),
+            of_pods(PodAction::Remove, "to remove"),
+            of_pods(PodAction::Delete, "to delete"),
+            of_pods(PodAction::Adopt, "to adopt"),
+            of_pods(PodAction::Release, "to release"),
+            of_claims(ClaimAction::Create, "to create"),
+            of_claims(ClaimAction::Resize, "to resize"),
+            of_claims(ClaimAction::Modify, "to modify"),
+            of_claims(ClaimAction::Label, "to label"),
+            of_claims(ClaimAction::Delete, "to DELETE with its data"),
+        ];
+        let mut parts: Vec<String> = parts.into_iter().flatten().collect();
+        if parts.is_empty() {
+            parts.push(match self.differences.is_empty() {
+                true => "nothing changes".to_owned(),
+                false => "no pod and no claim changes".to_owned(),
+            });
+        }
+        let (namespace, name) = (&self.namespace, &self.name);
+        format!("StatefulSet {namespace}/{name}: {}", parts.join(", "))
+    }
+
+    fn add_rollout(&self, text: &mut String) {
+        if self.rollout.is_empty() {
+            return;
+        }
+        let mut rows = vec![
+            ["STEP", "POD", "ACTION", "REVISION"]
+                .map(str::to_owned)
+                .to_vec(),
+        ];
+        let mut is_guarded = false;
+        for (index, group) in self.rollout.iter().enumerate() {
+            let step = (index + 1).to_string();
+            match group {
+                ChangeGroup::Pods(pods) => {
+                    for pod in pods {
+                        is_guarded |= pod.guarded;
+                        let cells = [step.clone(), pod.pod.clone(), action(pod.action).to_owned()];
+                        let revision = arrow(pod.from.as_deref(), pod.to.as_deref());
+                        rows.push([cells.as_slice(), &[revision]].concat());
+                    }
+                }
+                ChangeGroup::Wait(causes) => {
+                    rows.push(vec![step, format!("wait: {}", causes.join("; "))]);
+                }
+                ChangeGroup::Rejected(reason) => rows.push(vec![step, reason.clone()]),
+            }
+        }
+        line(text, "");
+        table(text, &rows);
+        let order = "The pods of a step go together. The next step begins when they are available.";
+        line(text, order);
+        if is_guarded {
+            line(
+                text,
+                "The guard of the policy decides again before each pod is deleted.",
+            );
+        }
+    }
+
+    fn add_claims(&self, text: &mut String) {
+        if self.claims.is_empty() {
+            return;
+        }
+        let mut rows = vec![["CLAIM", "ACTION", "VALUE"].map(str::to_owned).to_vec()];
+        rows.extend(self.claims.iter().map(claim_row));
+        line(text, "");
+        table(text, &rows);
+    }
+
+    fn add_end(&self, text: &mut String) {
+        let mut lines = Vec::new();
+        match &self.end {
+            EndState::Complete => {}
+            EndState::Held(causes) => {
+                lines.extend(causes.iter().map(|cause| format!("Then it waits: {cause}")));
+            }
+            EndState::Unfinished => {
+                lines.push("And so on: the rollout is longer than this plan".to_owned())
+            }
+        }
+        let kept = self.kept.iter();
+        let kept: Vec<String> = kept
+            .map(|(pod, revision)| format!("{pod} ({revision})"))
+            .collect();
+        if !kept.is_empty() && self.has_changes() {
+            lines.push(format!(
+                "Pods of another revision at the end: {}",
+                kept.join(", ")
+            ));
+        }
+        if !lines.is_empty() {
+            line(text, "");
+        }
+        for one in lines {
+            line(text, &one);
+        }
+    }
+}
+
+fn line(text: &mut String, one: &str) {
+    text.push_str(one);
+    text.push('\n');
+}
+
+fn section<T>(text: &mut String, title: &str, items: &[T], format: impl Fn(&T) -> String) {
+    if items.is_empty() {
+        return;
+    }
+    line(text, "");
+    line(text, title);
+    for item in items {
+        line(text, &format!("  {}", format(item)));
+    }
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
+}
+
+fn action(action: PodAction) -> &'static str {
+    match action {
+        PodAction::Create => "create",
+        PodAction::Restart => "restart",
+        PodAction::Remove => "remove",
+        PodAction::Delete => "delete",
+        PodAction::Adopt => "adopt",
+        PodAction::Release => "release",
+    }
+}
+
+fn arrow(from: Option<&str>, to: Option<&str>) -> String {
+    match (from, to) {
+        (Some(from), Some(to)) if from == to => from.to_owned(),
+        (Some(from), Some(to)) => format!("{from} -> {to}"),
+        (Some(one), None) | (None, Some(one)) => one.to_owned(),
+        (None, None) => String::new(),
+    }
+}
+
+fn claim_row(claim: &ClaimChange) -> Vec<String> {
+    let action = match claim.action {
+        ClaimAction::Create => "create",
+        ClaimAction::Resize => "resize",
+        ClaimAction::Modify => "modify",
+        ClaimAction::Label => "label",
+        ClaimAction::Delete => "DELETE with its data",
+    };
+    let value = arrow(claim.from.as_deref(), claim.to.as_deref());
+    vec![claim.claim.clone(), action.to_owned(), value]
+}
+
+fn difference(one: &Difference) -> String {
+    let value = |value: &Option<Value>| match value {
+        Some(value) => {
+            let text = value.to_string();
+            match text.char_indices().nth(VALUE_MAX) {
+                Some((end, _)) => format!("{}…", &text[..end]),
+                None => text,
+            }
+        }
+        None => "(none)".to_owned(),
+    };
+    format!(
+        "{}: {} -> {}",
+        one.path,
+        value(&one.before),
+        value(&one.after)
+    )
+}
+
+/// Adds rows with aligned columns. The last cell of a row may be longer than its column.
+fn table(text: &mut String, rows: &[Vec<String>]) {
+    let width = |column: usize| {
+        let cells = rows.iter().filter(|row| row.len() > column + 1);
+        let lengths = cells.map(|row| row[column].chars().count());
+        lengths.max().unwrap_or_default()
+    };
+    let widths: Vec<usize> = (0..4).map(width).collect();
+    for row in rows {
+        let mut one = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            // Writing to a String never fails.
+            write!(one, "{cell:<width$}  ").ok();
+        }
+        line(text, one.trim_end());
+    }
+}
