@@ -49,7 +49,16 @@ impl<'m> Pasted<'m> {
         let program = format!("{}/target/release/mainstay", directory.display());
         let data_dir = data.display().to_string();
         // The server of a test has another data directory than the default.
-        let commands = ["kubeconfig", "image", "why", "plan", "status", "logs", "token"].map(|command| {
+        let commands = [
+            "kubeconfig",
+            "image",
+            "why",
+            "plan",
+            "status",
+            "logs",
+            "token",
+        ]
+        .map(|command| {
             let here = format!("{program} {command} --data-dir {data_dir}");
             (format!("mainstay {command}"), here)
         });

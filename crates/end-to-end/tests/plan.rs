@@ -4,13 +4,36 @@ use std::path::Path;
 
 use end_to_end::program::mainstay;
 use end_to_end::stateful_set::web;
-use end_to_end::{Instance, Kubectl, Output};
+use end_to_end::{Instance, Kubectl};
 use serde_json::{Value, json};
 
-fn plan(data: &Path, namespace: &str, file: &Path, more: &[&str]) -> Output {
+/// The answer of a command.
+#[derive(Debug)]
+struct Answer {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+fn plan(data: &Path, namespace: &str, file: &Path, more: &[&str]) -> Answer {
     let (data, file) = (data.display().to_string(), file.display().to_string());
-    let arguments = ["plan", "sts/web", "-n", namespace, "--data-dir", &data, "-f", &file];
-    mainstay(&[&arguments[..], more].concat())
+    let arguments = [
+        "plan",
+        "sts/web",
+        "-n",
+        namespace,
+        "--data-dir",
+        &data,
+        "-f",
+        &file,
+    ];
+    let output = mainstay(&[&arguments[..], more].concat());
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Answer {
+        code: output.status.code(),
+        stdout: text(&output.stdout),
+        stderr: text(&output.stderr),
+    }
 }
 
 /// The revision of each pod, by name.
@@ -35,10 +58,18 @@ fn what_was_told_happens() {
     let mut manifest = web(3);
     let file = write(directory.path(), "web.json", &manifest);
     let new = plan(&instance.data(), "told", &file, &["-o", "json"]);
-    assert_eq!(new.code, 1, "{new:#?}");
+    assert_eq!(new.code, Some(1), "{new:#?}");
     let told: Value = serde_json::from_str(&new.stdout).expect("JSON");
-    assert_eq!((&told["isNew"], &told["versions"]), (&json!(true), &json!("new")), "{told:#}");
-    assert_eq!(told["rollout"].as_array().map(Vec::len), Some(3), "{told:#}");
+    assert_eq!(
+        (&told["isNew"], &told["versions"]),
+        (&json!(true), &json!("new")),
+        "{told:#}"
+    );
+    assert_eq!(
+        told["rollout"].as_array().map(Vec::len),
+        Some(3),
+        "{told:#}"
+    );
     // R19: nothing is stored.
     assert!(kubectl.fails(&["get", "sts", "web"]).contains("NotFound"));
 
@@ -47,15 +78,20 @@ fn what_was_told_happens() {
     kubectl.wait_ready("web", 3);
     kubectl.ok(&["rollout", "status", "sts/web", "--timeout=120s"]);
     let nothing = plan(&instance.data(), "told", &file, &[]);
-    assert_eq!(nothing.code, 0, "{nothing:#?}");
-    assert!(nothing.stdout.contains("StatefulSet told/web: nothing changes"), "{nothing:#?}");
+    assert_eq!(nothing.code, Some(0), "{nothing:#?}");
+    assert!(
+        nothing
+            .stdout
+            .contains("StatefulSet told/web: nothing changes"),
+        "{nothing:#?}"
+    );
 
     let before = revisions(&kubectl);
     manifest["spec"]["template"]["metadata"]["annotations"] = json!({"edition": "2"});
     manifest["spec"]["replicas"] = json!(2);
     let file = write(directory.path(), "next.json", &manifest);
     let update = plan(&instance.data(), "told", &file, &["-o", "json"]);
-    assert_eq!(update.code, 1, "{update:#?}");
+    assert_eq!(update.code, Some(1), "{update:#?}");
     assert_eq!(revisions(&kubectl), before, "nothing is stored");
     let told: Value = serde_json::from_str(&update.stdout).expect("JSON");
     let steps = told["rollout"].as_array().expect("steps");
@@ -63,15 +99,22 @@ fn what_was_told_happens() {
         .iter()
         .map(|step| {
             let pod = &step["pods"][0];
-            (pod["pod"].as_str().unwrap_or("?"), pod["action"].as_str().unwrap_or("?"))
+            (
+                pod["pod"].as_str().unwrap_or("?"),
+                pod["action"].as_str().unwrap_or("?"),
+            )
         })
         .collect();
-    let expected = [("web-2", "Remove"), ("web-1", "Restart"), ("web-0", "Restart")];
+    let expected = [
+        ("web-2", "Remove"),
+        ("web-1", "Restart"),
+        ("web-0", "Restart"),
+    ];
     assert_eq!(steps, expected, "{told:#}");
 
     let versions = told["versions"].as_str().expect("versions").to_owned();
     let stored = plan(&instance.data(), "told", &file, &["--apply", &versions]);
-    assert_eq!(stored.code, 0, "{stored:#?}");
+    assert_eq!(stored.code, Some(0), "{stored:#?}");
     kubectl.ok(&["rollout", "status", "sts/web", "--timeout=120s"]);
     let revision = told["updateRevision"].as_str().expect("a revision");
     assert_eq!(
@@ -81,8 +124,11 @@ fn what_was_told_happens() {
 
     // R20: the same versions are refused after the change.
     let again = plan(&instance.data(), "told", &file, &["--apply", &versions]);
-    assert_eq!(again.code, 2, "{again:#?}");
-    assert!(again.stderr.contains("is not as it was planned"), "{again:#?}");
+    assert_eq!(again.code, Some(2), "{again:#?}");
+    assert!(
+        again.stderr.contains("is not as it was planned"),
+        "{again:#?}"
+    );
 }
 
 /// rollouts.md R19, R20: bad input is one clear error with exit status 2; a reader without the right to write gets the
@@ -96,18 +142,30 @@ fn plans_that_cannot_be_made_say_why() {
     let data = instance.data();
     let fails = |file: &Path, more: &[&str], text: &str| {
         let output = plan(&data, "errors", file, more);
-        assert_eq!(output.code, 2, "{output:#?}");
+        assert_eq!(output.code, Some(2), "{output:#?}");
         assert!(output.stderr.contains(text), "{text}: {output:#?}");
     };
-    let other = write(directory.path(), "other.json", &json!({"apiVersion": "apps/v1",
-        "kind": "StatefulSet", "metadata": {"name": "db"}, "spec": {}}));
-    fails(&other, &[], "the manifests have no StatefulSet errors/web, but db");
+    let other = write(
+        directory.path(),
+        "other.json",
+        &json!({"apiVersion": "apps/v1",
+        "kind": "StatefulSet", "metadata": {"name": "db"}, "spec": {}}),
+    );
+    fails(
+        &other,
+        &[],
+        "the manifests have no StatefulSet errors/web, but db",
+    );
     let mut bad = web(1);
     bad["spec"]["replicas"] = json!(-1);
     let bad = write(directory.path(), "bad.json", &bad);
     fails(&bad, &[], "spec.replicas: Invalid value: -1");
     fails(&file, &["--apply", "x:y"], "are no versions of a plan");
-    fails(directory.path().join("absent.yaml").as_path(), &[], "absent.yaml");
+    fails(
+        directory.path().join("absent.yaml").as_path(),
+        &[],
+        "absent.yaml",
+    );
 
     kubectl.ok(&["apply", "-f", &file.display().to_string()]);
     kubectl.wait_ready("web", 1);
@@ -125,7 +183,8 @@ fn plans_that_cannot_be_made_say_why() {
     fails(&next, &["--apply", &versions], "its StatefulSetPolicy is");
     let held = plan(&data, "errors", &next, &[]);
     assert!(
-        held.stdout.contains("Then it waits: the guard of StatefulSetPolicy all holds pod web-0"),
+        held.stdout
+            .contains("Then it waits: the guard of StatefulSetPolicy all holds pod web-0"),
         "{held:#?}"
     );
 }

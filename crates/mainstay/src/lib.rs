@@ -148,8 +148,8 @@ struct ExitStatus(u8);
 /// The exit status of `mainstay plan`: 0 if nothing changes, 1 if something changes, 2 for an error.
 async fn plan(arguments: plan::PlanArguments) -> Result<()> {
     match plan::run(arguments).await {
-        Ok(plan::Outcome::Nothing) => Ok(()),
-        Ok(plan::Outcome::Changes) => Err(ExitStatus(1).into()),
+        Ok(plan::PlanOutcome::Nothing) => Ok(()),
+        Ok(plan::PlanOutcome::Changes) => Err(ExitStatus(1).into()),
         Err(error) => {
             failure(&error);
             Err(ExitStatus(2).into())

@@ -36,10 +36,10 @@ pub struct PlanArguments {
 }
 
 const AFTER_HELP: &str = "\
-The server checks the manifests with a dry run, as `kubectl apply` would store them; then the plan of
-the set's controller is computed until the rollout ends, as if each new pod becomes available. Nothing
-is stored without --apply. Needed are the rights to read the set, its pods, claims, revisions and
-policies, and to write what the manifests have.
+The server checks the manifests with a dry run, as `kubectl apply` would store them; then the plan
+of the set's controller is computed until the rollout ends, as if each new pod becomes available.
+Nothing is stored without --apply. Needed are the rights to read the set, its pods, claims,
+revisions and policies, and to write what the manifests have.
 
 Exit status: 0 if nothing changes, 1 if something changes, 2 after an error. With --apply: 0 if the
 manifests are stored, 2 after an error.
@@ -64,13 +64,13 @@ fn set_name(word: &str) -> Result<String, String> {
 
 /// Whether the plan has changes that are not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum PlanOutcome {
     Nothing,
     Changes,
 }
 
 /// Prints the plan, or stores the manifests.
-pub async fn run(arguments: PlanArguments) -> Result<Outcome> {
+pub async fn run(arguments: PlanArguments) -> Result<PlanOutcome> {
     let manifests = manifest_apply::read_all(&arguments.filename)?;
     let server = arguments.server.find().await?;
     let namespace = arguments.namespace.as_deref().unwrap_or(server.namespace());
@@ -90,22 +90,22 @@ pub async fn run(arguments: PlanArguments) -> Result<Outcome> {
             warn(&format!("Warning: {warning}"));
         }
         print_line(&format!("statefulset.apps/{} configured", arguments.set));
-        return Ok(Outcome::Nothing);
+        return Ok(PlanOutcome::Nothing);
     }
     match arguments.output {
-        OutputFormat::Text => print_text(
-            &seen
-                .report
-                .text(&arguments.apply_command(&seen.report.versions)),
-        ),
+        OutputFormat::Text => {
+            let has_manifests = !manifests.is_empty();
+            let command = has_manifests.then(|| arguments.apply_command(&seen.report.versions));
+            print_text(&seen.report.text(command.as_deref()));
+        }
         OutputFormat::Json => {
             let json = serde_json::to_string_pretty(&seen.report).context("encode the plan")?;
             print_line(&json);
         }
     }
     Ok(match seen.report.has_changes() {
-        true => Outcome::Changes,
-        false => Outcome::Nothing,
+        true => PlanOutcome::Changes,
+        false => PlanOutcome::Nothing,
     })
 }
 

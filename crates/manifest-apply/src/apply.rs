@@ -252,14 +252,24 @@ pub(crate) async fn send(
         .headers
         .get_all(http::header::WARNING)
         .iter()
-        .filter_map(|value| value.to_str().ok())
-        .map(|text| {
-            text.trim_start_matches("299 - ")
-                .trim_matches('"')
-                .to_owned()
-        })
+        .filter_map(|value| warning_text(value.to_str().ok()?))
         .collect();
     Ok((parts.status, response, warnings))
+}
+
+/// The text of a `Warning` header: `299 - "text"`, where a backslash is before quotes and backslashes (RFC 7234, 5.5).
+fn warning_text(header: &str) -> Option<String> {
+    let quoted = header.split_once('"')?.1;
+    let quoted = quoted.rsplit_once('"')?.0;
+    let mut text = String::new();
+    let mut characters = quoted.chars();
+    while let Some(character) = characters.next() {
+        text.push(match character {
+            '\\' => characters.next()?,
+            other => other,
+        });
+    }
+    Some(text)
 }
 
 /// The message of a `Status` response.
@@ -309,6 +319,16 @@ mod tests {
             "/apis/apps/v1/namespaces/shop/statefulsets/web"
         );
         assert_eq!(object_path.display, "statefulset.apps/web");
+    }
+
+    #[test]
+    fn warnings_are_unquoted() {
+        let header = r#"299 - "class \"local\": a \\ b""#;
+        assert_eq!(
+            warning_text(header).as_deref(),
+            Some(r#"class "local": a \ b"#)
+        );
+        assert_eq!(warning_text("299 -"), None);
     }
 
     #[test]

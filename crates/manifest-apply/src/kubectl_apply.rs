@@ -148,7 +148,8 @@ fn patch(former: Option<&Value>, object: &Value) -> Result<(&'static str, Value)
 /// The object with its own text in the annotation, for the next apply.
 fn with_note(object: &Value) -> Result<Value, ApplyError> {
     let mut noted = object.clone();
-    if let Some(annotations) = noted["metadata"]["annotations"].as_object_mut() {
+    let annotations = noted.pointer_mut("/metadata/annotations");
+    if let Some(annotations) = annotations.and_then(Value::as_object_mut) {
         annotations.shift_remove(LAST_APPLIED);
     }
     let text = serde_json::to_string(&noted).map_err(ApplyError::Encode)?;

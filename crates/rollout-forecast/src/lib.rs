@@ -16,6 +16,6 @@ mod versions;
 
 pub use difference::Difference;
 pub use error::PlanError;
-pub use read::{Question, Seen, apply, look};
+pub use read::{PlannedRollout, Question, apply, look};
 pub use report::{ChangeGroup, ClaimAction, ClaimChange, EndState, PodAction, PodChange, Report};
 pub use versions::{NoVersions, PolicyVersion, Versions};

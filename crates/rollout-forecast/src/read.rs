@@ -90,7 +90,7 @@ struct Tried {
 
 /// The answer, with the manifests that were tried.
 #[derive(Debug)]
-pub struct Seen {
+pub struct PlannedRollout {
     pub report: Report,
     pub versions: Versions,
     /// In the order in which they are to be stored: policies, then the set.
@@ -105,7 +105,7 @@ pub async fn look(
     server: &Server,
     question: Question<'_>,
     now: Timestamp,
-) -> Result<Seen, PlanError> {
+) -> Result<PlannedRollout, PlanError> {
     let reader = Reader { server, question };
     let (mut tried, mut warnings) = (Vec::new(), Vec::new());
     let mut policies: Vec<StatefulSetPolicy> = reader.list_served().await?;
@@ -158,7 +158,7 @@ pub async fn look(
         &forecast,
         warnings,
     );
-    Ok(Seen {
+    Ok(PlannedRollout {
         report,
         versions,
         tried,
@@ -171,7 +171,7 @@ pub async fn look(
 /// The set or its policy has changed; the server refuses a manifest.
 pub async fn apply(
     server: &Server,
-    seen: &Seen,
+    seen: &PlannedRollout,
     planned: &Versions,
 ) -> Result<Vec<String>, PlanError> {
     if let Some(difference) = seen.versions.difference(planned) {

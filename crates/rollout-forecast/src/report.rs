@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use controller_planners::stateful_set::forecast::{Change, Forecast, ForecastEnd, Objects};
+use controller_planners::stateful_set::forecast::{Forecast, ForecastEnd, Objects, RolloutChange};
 use controller_planners::stateful_set::{Cause, ClaimEdit, Waiting};
 use json_tree::Value;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
@@ -195,7 +195,7 @@ fn rollout(told: &Forecast) -> Vec<ChangeGroup> {
     let mut deleted: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
     for step in &told.steps {
         let change = match &step.change {
-            Change::CreatePod { pod, revision } => {
+            RolloutChange::CreatePod { pod, revision } => {
                 if let Some((group, offset)) = deleted.remove(pod.as_str())
                     && let (_, ChangeGroup::Pods(pods)) = &mut groups[group]
                 {
@@ -209,7 +209,7 @@ fn rollout(told: &Forecast) -> Vec<ChangeGroup> {
                     ..PodChange::new(pod, PodAction::Create)
                 }
             }
-            Change::DeletePod {
+            RolloutChange::DeletePod {
                 pod,
                 revision,
                 purpose,
@@ -225,14 +225,14 @@ fn rollout(told: &Forecast) -> Vec<ChangeGroup> {
                     },
                 )
             },
-            Change::AdoptPod { pod } => PodChange::new(pod, PodAction::Adopt),
-            Change::ReleasePod { pod } => PodChange::new(pod, PodAction::Release),
-            Change::Wait { causes } => {
+            RolloutChange::AdoptPod { pod } => PodChange::new(pod, PodAction::Adopt),
+            RolloutChange::ReleasePod { pod } => PodChange::new(pod, PodAction::Release),
+            RolloutChange::Wait { causes } => {
                 let causes = causes.iter().map(ToString::to_string).collect();
                 groups.push((step.round, ChangeGroup::Wait(causes)));
                 continue;
             }
-            Change::RejectRevision {
+            RolloutChange::RejectRevision {
                 revision,
                 pod,
                 message,
@@ -242,7 +242,9 @@ fn rollout(told: &Forecast) -> Vec<ChangeGroup> {
                 groups.push((step.round, ChangeGroup::Rejected(text)));
                 continue;
             }
-            Change::CreateClaim { .. } | Change::EditClaim { .. } | Change::DeleteClaim { .. } => {
+            RolloutChange::CreateClaim { .. }
+            | RolloutChange::EditClaim { .. }
+            | RolloutChange::DeleteClaim { .. } => {
                 continue;
             }
         };
@@ -253,7 +255,7 @@ fn rollout(told: &Forecast) -> Vec<ChangeGroup> {
         let index = groups.len() - 1;
         if let Some((_, ChangeGroup::Pods(pods))) = groups.last_mut() {
             pods.push(change);
-            if is_deletion && let Change::DeletePod { pod, .. } = &step.change {
+            if is_deletion && let RolloutChange::DeletePod { pod, .. } = &step.change {
                 deleted.insert(pod, (index, pods.len() - 1));
             }
         }
@@ -283,13 +285,13 @@ fn claims(objects: &Objects, told: &Forecast) -> Vec<ClaimChange> {
             to,
         };
         match &step.change {
-            Change::CreateClaim { claim } => {
+            RolloutChange::CreateClaim { claim } => {
                 changes.push(change(claim, ClaimAction::Create, None, None));
             }
-            Change::DeleteClaim { claim } => {
+            RolloutChange::DeleteClaim { claim } => {
                 changes.push(change(claim, ClaimAction::Delete, None, None));
             }
-            Change::EditClaim { claim, edit } => {
+            RolloutChange::EditClaim { claim, edit } => {
                 let present = objects.claims.get(claim);
                 match edit {
                     ClaimEdit::Metadata(_) => {

@@ -13,8 +13,8 @@ use crate::report::{
 const VALUE_MAX: usize = 80;
 
 impl Report {
-    /// The report as text. `apply` is the command that stores what was planned.
-    pub fn text(&self, apply: &str) -> String {
+    /// The report as text. `apply` is the command that stores the manifests, if there are any.
+    pub fn text(&self, apply: Option<&str>) -> String {
         let mut text = String::new();
         line(&mut text, &self.summary());
         if let Some(policy) = &self.policy {
@@ -41,12 +41,10 @@ impl Report {
         self.add_rollout(&mut text);
         self.add_claims(&mut text);
         self.add_end(&mut text);
-        if self.has_changes() {
+        if let Some(apply) = apply.filter(|_| self.has_changes()) {
             line(&mut text, "");
-            line(
-                &mut text,
-                &format!("Nothing is stored. To store exactly this: {apply}"),
-            );
+            let store = format!("Nothing is stored. To store exactly this: {apply}");
+            line(&mut text, &store);
         }
         text
     }
@@ -84,7 +82,7 @@ impl Report {
             of_claims(ClaimAction::Resize, "to resize"),
             of_claims(ClaimAction::Modify, "to modify"),
             of_claims(ClaimAction::Label, "to label"),
-            of_claims(ClaimAction::Delete, "to DELETE with its data"),
+            of_claims(ClaimAction::Delete, "to DELETE with data"),
         ];
         let mut parts: Vec<String> = parts.into_iter().flatten().collect();
         if parts.is_empty() {
@@ -263,5 +261,109 @@ fn table(text: &mut String, rows: &[Vec<String>]) {
             write!(one, "{cell:<width$}  ").ok();
         }
         line(text, one.trim_end());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn pod(name: &str, action: PodAction, guarded: bool) -> PodChange {
+        PodChange {
+            pod: name.to_owned(),
+            action,
+            from: Some("db-a".to_owned()),
+            to: (action == PodAction::Restart).then(|| "db-b".to_owned()),
+            guarded,
+        }
+    }
+
+    fn report() -> Report {
+        Report {
+            namespace: "shop".to_owned(),
+            name: "db".to_owned(),
+            is_new: false,
+            policy: Some("quorum".to_owned()),
+            differences: vec![Difference {
+                path: "spec.replicas".to_owned(),
+                before: Some(5.into()),
+                after: None,
+            }],
+            update_revision: "db-b".to_owned(),
+            waiting_now: vec!["pod db-1 is not ready".to_owned()],
+            rollout: vec![
+                ChangeGroup::Pods(vec![
+                    pod("db-10", PodAction::Remove, true),
+                    pod("db-2", PodAction::Restart, false),
+                ]),
+                ChangeGroup::Wait(vec!["pod db-1 is not ready".to_owned()]),
+            ],
+            claims: vec![ClaimChange {
+                claim: "data-db-10".to_owned(),
+                action: ClaimAction::Delete,
+                from: None,
+                to: None,
+            }],
+            kept: BTreeMap::from([("db-0".to_owned(), "db-a".to_owned())]),
+            end: EndState::Held(vec!["the guard holds".to_owned()]),
+            versions: "7".to_owned(),
+            warnings: vec!["careful".to_owned()],
+        }
+    }
+
+    /// rollouts.md R18: all parts of a report.
+    #[test]
+    fn a_report_has_all_parts() {
+        let expected = "\
+StatefulSet shop/db: 1 pod to restart, 1 pod to remove, 1 claim to DELETE with data
+StatefulSetPolicy quorum is in force
+Warning: careful
+
+Changes of the set:
+  spec.replicas: 5 -> (none)
+
+Waiting at present:
+  pod db-1 is not ready
+
+STEP  POD    ACTION   REVISION
+1     db-10  remove   db-a
+1     db-2   restart  db-a -> db-b
+2     wait: pod db-1 is not ready
+The pods of a step go together. The next step begins when they are available.
+The guard of the policy decides again before each pod is deleted.
+
+CLAIM       ACTION                VALUE
+data-db-10  DELETE with its data
+
+Then it waits: the guard holds
+Pods of another revision at the end: db-0 (db-a)
+
+Nothing is stored. To store exactly this: mainstay plan sts/db --apply 7
+";
+        assert_eq!(
+            report().text(Some("mainstay plan sts/db --apply 7")),
+            expected
+        );
+    }
+
+    /// rollouts.md R19: without changes there is nothing to store.
+    #[test]
+    fn a_report_without_changes_is_one_line() {
+        let report = Report {
+            policy: None,
+            differences: Vec::new(),
+            waiting_now: Vec::new(),
+            rollout: Vec::new(),
+            claims: Vec::new(),
+            kept: BTreeMap::new(),
+            end: EndState::Complete,
+            warnings: Vec::new(),
+            ..report()
+        };
+        assert!(!report.has_changes());
+        let expected = "StatefulSet shop/db: nothing changes\n";
+        assert_eq!(report.text(Some("mainstay plan")), expected);
     }
 }

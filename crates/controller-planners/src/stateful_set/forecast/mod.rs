@@ -41,7 +41,7 @@ pub enum ForecastError {
 pub struct Forecast {
     /// The changes in order. Changes of one round are made at once; the next round begins when all pods of the round are
     /// available.
-    pub steps: Vec<Step>,
+    pub steps: Vec<RolloutStep>,
     /// The causes that the first plan has.
     pub waiting_now: Vec<Waiting>,
     pub end: ForecastEnd,
@@ -52,13 +52,13 @@ pub struct Forecast {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Step {
+pub struct RolloutStep {
     pub round: usize,
-    pub change: Change,
+    pub change: RolloutChange,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Change {
+pub enum RolloutChange {
     CreatePod {
         pod: String,
         revision: String,
@@ -132,7 +132,7 @@ struct Run {
     /// Pods that are not available at the start, and have not changed.
     troubled: BTreeSet<String>,
     round: usize,
-    steps: Vec<Step>,
+    steps: Vec<RolloutStep>,
 }
 
 impl Run {
@@ -205,8 +205,8 @@ impl Run {
             }
         };
         // A wait that nothing follows holds nothing.
-        while let Some(Step {
-            change: Change::Wait { .. },
+        while let Some(RolloutStep {
+            change: RolloutChange::Wait { .. },
             ..
         }) = self.steps.last()
         {
@@ -229,8 +229,8 @@ impl Run {
         }
     }
 
-    fn step(&mut self, change: Change) {
-        self.steps.push(Step {
+    fn step(&mut self, change: RolloutChange) {
+        self.steps.push(RolloutStep {
             round: self.round,
             change,
         });
@@ -254,10 +254,10 @@ impl Run {
     }
 
     /// The change by an action; `None` if it concerns neither pods nor volumes.
-    fn change(&self, action: &StatefulSetAction) -> Result<Option<Change>, ForecastError> {
+    fn change(&self, action: &StatefulSetAction) -> Result<Option<RolloutChange>, ForecastError> {
         let name = action.target().name;
         Ok(Some(match action {
-            StatefulSetAction::CreatePod(pod) => Change::CreatePod {
+            StatefulSetAction::CreatePod(pod) => RolloutChange::CreatePod {
                 pod: name,
                 revision: revision(pod),
             },
@@ -267,21 +267,21 @@ impl Run {
                     StatefulSetAction::EvictPod { purpose, .. } => (*purpose, true),
                     _ => (self.purpose(&name)?, false),
                 };
-                Change::DeletePod {
+                RolloutChange::DeletePod {
                     revision: pod.map(revision).unwrap_or_default(),
                     pod: name,
                     purpose,
                     is_guarded,
                 }
             }
-            StatefulSetAction::AdoptPod { .. } => Change::AdoptPod { pod: name },
-            StatefulSetAction::ReleasePod { .. } => Change::ReleasePod { pod: name },
-            StatefulSetAction::CreateClaim(_) => Change::CreateClaim { claim: name },
-            StatefulSetAction::EditClaim { edit, .. } => Change::EditClaim {
+            StatefulSetAction::AdoptPod { .. } => RolloutChange::AdoptPod { pod: name },
+            StatefulSetAction::ReleasePod { .. } => RolloutChange::ReleasePod { pod: name },
+            StatefulSetAction::CreateClaim(_) => RolloutChange::CreateClaim { claim: name },
+            StatefulSetAction::EditClaim { edit, .. } => RolloutChange::EditClaim {
                 claim: name,
                 edit: (**edit).clone(),
             },
-            StatefulSetAction::RejectRevision { evidence, .. } => Change::RejectRevision {
+            StatefulSetAction::RejectRevision { evidence, .. } => RolloutChange::RejectRevision {
                 revision: name,
                 pod: evidence.pod.clone(),
                 message: evidence.message.clone(),
@@ -318,7 +318,7 @@ impl Run {
         }
         self.troubled.retain(|name| !passed.ended.contains(name));
         for claim in passed.collected_claims {
-            self.step(Change::DeleteClaim { claim });
+            self.step(RolloutChange::DeleteClaim { claim });
         }
         let is_changed = !passed.pods.is_empty() || passed.has_changed_claims;
         self.round += usize::from(is_changed);
@@ -332,7 +332,7 @@ impl Run {
             .filter(|cause| !matches!(cause, Cause::After { .. }))
             .collect();
         if !causes.is_empty() {
-            self.step(Change::Wait { causes });
+            self.step(RolloutChange::Wait { causes });
         }
         for name in std::mem::take(&mut self.troubled) {
             environment::recover(&mut self.objects, &name, self.now);

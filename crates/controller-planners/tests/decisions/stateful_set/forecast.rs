@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use controller_planners::stateful_set::ClaimEdit;
 use controller_planners::stateful_set::forecast::{
-    Change, Forecast, ForecastEnd, Objects, forecast,
+    Forecast, ForecastEnd, Objects, RolloutChange, forecast,
 };
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Pod;
@@ -28,22 +28,22 @@ fn image(revision: &str) -> String {
 }
 
 /// A change in the words of the cluster's log.
-fn word(change: &Change) -> String {
+fn word(change: &RolloutChange) -> String {
     match change {
-        Change::CreatePod { pod, revision } => format!("+{pod}:{}", image(revision)),
-        Change::DeletePod { pod, .. } => format!("-{pod}"),
-        Change::AdoptPod { pod } => format!("adopt {pod}"),
-        Change::ReleasePod { pod } => format!("release {pod}"),
-        Change::CreateClaim { claim } => format!("+{claim}"),
-        Change::DeleteClaim { claim } => format!("-{claim}"),
-        Change::EditClaim { claim, edit } => match edit {
+        RolloutChange::CreatePod { pod, revision } => format!("+{pod}:{}", image(revision)),
+        RolloutChange::DeletePod { pod, .. } => format!("-{pod}"),
+        RolloutChange::AdoptPod { pod } => format!("adopt {pod}"),
+        RolloutChange::ReleasePod { pod } => format!("release {pod}"),
+        RolloutChange::CreateClaim { claim } => format!("+{claim}"),
+        RolloutChange::DeleteClaim { claim } => format!("-{claim}"),
+        RolloutChange::EditClaim { claim, edit } => match edit {
             ClaimEdit::Metadata(_) => format!("label {claim}"),
             ClaimEdit::Volume(edit) => {
                 format!("{claim}={}", edit.storage.as_deref().unwrap_or("?"))
             }
         },
-        Change::RejectRevision { pod, .. } => format!("rejected {pod}"),
-        Change::Wait { causes } => {
+        RolloutChange::RejectRevision { pod, .. } => format!("rejected {pod}"),
+        RolloutChange::Wait { causes } => {
             let causes: Vec<String> = causes.iter().map(ToString::to_string).collect();
             format!("wait: {}", causes.join("; "))
         }
@@ -131,7 +131,7 @@ fn deleted_claims_are_told() {
     cluster.edit(|spec| spec.replicas = Some(1));
     let told = forecast_of(&cluster);
     assert_eq!(words(&told), ["-web-1", "-www-web-1"]);
-    let Change::DeletePod { purpose, .. } = &told.steps[0].change else {
+    let RolloutChange::DeletePod { purpose, .. } = &told.steps[0].change else {
         panic!("{:?}", told.steps);
     };
     assert_eq!(*purpose, Purpose::ScaleDown);

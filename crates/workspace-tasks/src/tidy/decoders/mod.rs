@@ -317,6 +317,10 @@ const TABLE: &[(&str, InputSource)] = &[
         "manifest-apply/src/apply.rs",
         ByOurs("the server's own answer"),
     ),
+    (
+        "manifest-apply/src/kubectl_apply.rs",
+        ByOurs("the server's own answer"),
+    ),
     ("manifest-apply/src/manifests.rs", ADMINISTRATOR),
     ("mainstay/src/up/settings.rs", ADMINISTRATOR),
     ("mvcc-store/src/embedded/record.rs", PRIVATE_FILE),
