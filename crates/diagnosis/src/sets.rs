@@ -11,7 +11,7 @@ use object_model::IncompleteMetadata;
 use pod_lifecycle::diagnosis::{Remedy, text};
 use resource_kinds::annotations::REJECTED;
 use resource_kinds::pod_view::PodView;
-use resource_kinds::stateful_set_policy::{CheckKind, OnFailure, in_force};
+use resource_kinds::stateful_set_policy::{CheckKind, OnFailure, StatefulSetPolicy, in_force};
 
 use super::chain_builder::ChainBuilder;
 use super::claim_edits;
@@ -142,8 +142,8 @@ struct View<'e> {
     set: &'e StatefulSet,
     name: &'e str,
     plan: StatefulSetPlan,
-    /// Whether budgets hold updates and scale-downs.
-    has_budgets: bool,
+    /// The policy that is in force.
+    policy: Option<Arc<StatefulSetPolicy>>,
 }
 
 impl<'e> View<'e> {
@@ -164,17 +164,20 @@ impl<'e> View<'e> {
             policy: in_force(name, set.metadata.labels.as_ref(), &observed.policies).cloned(),
             refused: Vec::new(),
         };
-        let guard = input
-            .policy
-            .as_ref()
-            .and_then(|policy| policy.spec.guard.as_ref());
         Ok(Self {
             observed,
             set,
             name,
-            has_budgets: guard.is_some_and(|guard| guard.budgets),
             plan: plan(&input, observed.now)?,
+            policy: input.policy,
         })
+    }
+
+    /// Whether budgets hold updates and scale-downs.
+    fn has_budgets(&self) -> bool {
+        let policy = self.policy.as_ref();
+        let guard = policy.and_then(|policy| policy.spec.guard.as_ref());
+        guard.is_some_and(|guard| guard.budgets)
     }
 
     fn object(&self) -> Object {
@@ -310,7 +313,7 @@ impl<'e> View<'e> {
         );
         if let Some(present) = self.observed.pod(pod) {
             // With `budgets` of the guard, a budget may hold the eviction (rollouts.md R28).
-            if self.has_budgets && scaling::holding_budget(&mut builder, present) {
+            if self.has_budgets() && scaling::holding_budget(&mut builder, present) {
                 return Some(builder.chain());
             }
             let problem =
@@ -448,6 +451,18 @@ impl<'e> View<'e> {
                     builder.remedy(format!("lower minHealthy of the guard: {edit}"));
                 }
                 return;
+            }
+            Cause::RoleUnknown { pod } => {
+                let roles = self
+                    .policy
+                    .as_ref()
+                    .and_then(|policy| policy.spec.roles.as_ref());
+                let label = roles.map_or("", |roles| roles.from_label.as_str());
+                let remedy = Remedy::new(
+                    "the program of the pod, or an agent beside it, sets the label; or set it, or a default role in the policy",
+                );
+                let set = kubectl(format!("label pod {pod} {label}=ROLE"));
+                ("RoleUnknown", remedy.with(set))
             }
             Cause::RevisionRejected {
                 revision,

@@ -79,7 +79,8 @@ fn the_network_policy_page_can_be_pasted() {
     }
 }
 
-/// rollouts.md R27, S9, R11 to R13: a guarded set, and an update that is rolled back, used unchanged.
+/// rollouts.md R27, S9, R11 to R13, R2: a guarded set, an update that is rolled back, and a leader that goes last,
+/// used unchanged.
 #[test]
 fn the_rollout_policies_page_can_be_pasted() {
     let instance = Instance::start(&[]);
@@ -95,6 +96,9 @@ fn the_rollout_policies_page_can_be_pasted() {
         "the guard of StatefulSetPolicy db holds pod db-2: 2 of 2 pods must stay healthy, and 1 are",
         "is rejected, and the pods return to the revision before: pod db-2: container db has restarted 2",
         "apps.mainstay.dev/rejected-\n",
+        "1     db-1  restart",
+        "2     db-0  restart",
+        "3     db-2  restart",
     ] {
         assert!(output.stdout.contains(text), "{text}: {output:#?}");
     }

@@ -148,6 +148,12 @@ impl Delete {
         }
     }
 
+    /// Requires the version that was read, if there is one.
+    pub fn at_version(mut self, version: Option<ResourceVersion>) -> Self {
+        self.resource_version = version;
+        self
+    }
+
     /// Sets the grace period to 0.
     pub fn at_once(mut self) -> Self {
         self.grace_period_seconds = Some(0);
@@ -176,12 +182,12 @@ pub async fn delete<K: Object>(api: &Api<K>, name: &str, how: Delete) -> crate::
     Ok(unless_outrun(api.delete(name, &params).await)?.is_some())
 }
 
-/// Evicts the pod with this UID. Returns `false` if the pod does not exist, or if another pod has its name. Fails with
+/// Evicts a pod under preconditions. Returns `false` if the pod does not exist, or is not in the expected state. Fails with
 /// 429 while a disruption budget, or the guard of a StatefulSetPolicy, holds the pod.
 pub async fn evict(
     pods: &Api<Pod>,
     name: &str,
-    uid: &Uid,
+    how: Delete,
     annotations: BTreeMap<String, String>,
 ) -> crate::Result<bool> {
     let eviction = Eviction {
@@ -191,9 +197,10 @@ pub async fn evict(
             ..ObjectMeta::default()
         },
         delete_options: Some(meta::DeleteOptions {
+            grace_period_seconds: how.grace_period_seconds.map(i64::from),
             preconditions: Some(meta::Preconditions {
-                uid: Some(uid.to_string()),
-                ..meta::Preconditions::default()
+                uid: how.uid.map(String::from),
+                resource_version: how.resource_version.map(String::from),
             }),
             ..meta::DeleteOptions::default()
         }),

@@ -328,7 +328,7 @@ impl Builder {
                 ordinal: ordinal(name)?,
                 uid: id(uid.as_str())?,
             },
-            StatefulSetAction::DeletePod { name, uid } => Op::DeletePod {
+            StatefulSetAction::DeletePod { name, uid, .. } => Op::DeletePod {
                 ordinal: ordinal(name)?,
                 uid: id(uid.as_str())?,
             },
@@ -393,6 +393,7 @@ fn policy(spec: Spec) -> Option<Arc<StatefulSetPolicy>> {
         max_restarts: i32::MAX,
         on_failure: OnFailure::Hold,
         strategy: RolloutStrategy::Recreate,
+        order: Vec::new(),
     };
     let rules = PolicySpec {
         guard: (spec.min_healthy > 0).then_some(guard),

@@ -355,7 +355,7 @@ fn surplus_pods_that_are_deleted_from_the_lowest_are_detected() {
             .find(|pod| *pod.name == *first_surplus && !pod.is_deleting());
         let Some(lowest) = lowest else { return };
         for action in plan.pods.iter_mut().flat_map(|work| &mut work.actions) {
-            if let StatefulSetAction::DeletePod { name, uid } = action {
+            if let StatefulSetAction::DeletePod { name, uid, .. } = action {
                 name.clone_from(&first_surplus);
                 *uid = lowest.uid.clone();
             }
@@ -442,8 +442,11 @@ fn an_update_past_the_gate_is_detected() {
     let plan = |_: &Observed, plan: &mut StatefulSetPlan| {
         for action in plan.pods.iter_mut().flat_map(|work| &mut work.actions) {
             if let StatefulSetAction::EvictPod { name, uid, .. } = action {
-                let (name, uid) = (name.clone(), uid.clone());
-                *action = StatefulSetAction::DeletePod { name, uid };
+                *action = StatefulSetAction::DeletePod {
+                    name: name.clone(),
+                    uid: uid.clone(),
+                    version: None,
+                };
             }
         }
     };

@@ -10,7 +10,7 @@ use data_directory::process;
 use host_kernel::block_in_place;
 use json_tree::json;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, Pod};
-use kube_api_client::guarded_writes::{self, message};
+use kube_api_client::guarded_writes::{self, Delete, message};
 use kube_api_client::{Api, ListParams, Patch, PatchParams};
 use object_model::Uid;
 use resource_kinds::MetadataIdentity;
@@ -124,7 +124,14 @@ impl Evictions {
             let name = losses::qualified_name(&pod.metadata);
             let pod = pod.metadata.object_key()?;
             let pods: Api<Pod> = Api::namespaced(server.client.clone(), &pod.namespace);
-            match guarded_writes::evict(&pods, &pod.name, &uid, BTreeMap::new()).await {
+            match guarded_writes::evict(
+                &pods,
+                &pod.name,
+                Delete::of_uid(uid.clone()),
+                BTreeMap::new(),
+            )
+            .await
+            {
                 Ok(true) => {
                     self.evicted.insert(uid);
                     print_line(&format!("pod {name} evicted"));

@@ -13,6 +13,7 @@ use resource_kinds::stateful_set_policy::{
 use super::draft::Draft;
 use super::member::Member;
 use super::observed::{Observed, ParsedSet};
+use super::order;
 use super::plan::StatefulSetAction;
 use super::replica;
 use super::waiting::Cause;
@@ -80,8 +81,11 @@ pub(super) fn remove(
     purpose: Purpose,
     draft: &mut Draft,
 ) -> Removal {
+    // While the leader moves, an old view would delete the new one (rollouts.md R2).
+    let is_exact = purpose == Purpose::Update && order::is_by_role(parsed);
+    let version = is_exact.then_some(member.pod.resource_version);
     let Some(guard) = &mut draft.guard else {
-        replica::delete(member, draft);
+        replica::delete_at(member, version, draft);
         return Removal::Planned;
     };
     let health = guard.guard.judge(facts(member), parsed.now);
@@ -104,6 +108,7 @@ pub(super) fn remove(
         StatefulSetAction::EvictPod {
             name: member.name().to_owned(),
             uid: member.uid.clone(),
+            version,
             purpose,
         },
     );

@@ -15,7 +15,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use object_model::{IncompleteMetadata, IntOrPercent, LabelSelector, ResourceVersion, Uid};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::stateful_set_policy::{
-    ClaimRules, ClaimUpdates, Guard, RolloutRules, StatefulSetPolicy, removed_claim_templates,
+    ClaimRules, ClaimUpdates, Guard, RoleSource, RolloutRules, StatefulSetPolicy,
+    removed_claim_templates,
 };
 use resource_kinds::{MetadataIdentity, labels};
 
@@ -50,9 +51,14 @@ impl Observed {
         self.policy.as_ref()?.spec.guard.as_ref()
     }
 
+    /// The source of the roles of pods.
+    pub(super) fn roles(&self) -> Option<&RoleSource> {
+        self.policy.as_ref()?.spec.roles.as_ref()
+    }
+
     /// The rules of the policy for rollouts.
-    pub(super) fn rollout(&self) -> Option<RolloutRules> {
-        self.policy.as_ref()?.spec.rollout
+    pub(super) fn rollout(&self) -> Option<&RolloutRules> {
+        self.policy.as_ref()?.spec.rollout.as_ref()
     }
 }
 

@@ -99,11 +99,15 @@ pub enum StatefulSetAction {
     DeletePod {
         name: String,
         uid: Uid,
+        /// The version that was read, if the deletion depends on the state of the pod.
+        version: Option<ResourceVersion>,
     },
     /// Delete a pod by an eviction, which the API server refuses if the guard of the set's policy holds the pod.
     EvictPod {
         name: String,
         uid: Uid,
+        /// As for `DeletePod`.
+        version: Option<ResourceVersion>,
         purpose: Purpose,
     },
 }
@@ -151,7 +155,9 @@ impl StatefulSetAction {
     /// The name and the UID of the pod that the action deletes, also by an eviction.
     pub fn deleted_pod(&self) -> Option<(&str, &Uid)> {
         match self {
-            Self::DeletePod { name, uid } | Self::EvictPod { name, uid, .. } => Some((name, uid)),
+            Self::DeletePod { name, uid, .. } | Self::EvictPod { name, uid, .. } => {
+                Some((name, uid))
+            }
             _ => None,
         }
     }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodTemplateSpec};
+use object_model::ResourceVersion;
 use resource_kinds::labels;
 use resource_kinds::pod_view::PodView;
 
@@ -275,11 +276,17 @@ fn needs_current(parsed: &ParsedSet<'_>, ordinal: i64) -> bool {
 
 /// Deletes a pod. Its claims already have their desired owners ([`claims::settle_owners`]).
 pub(super) fn delete(member: &Member<'_>, draft: &mut Draft) {
+    delete_at(member, None, draft);
+}
+
+/// Deletes a pod, if it still has that version.
+pub(super) fn delete_at(member: &Member<'_>, version: Option<ResourceVersion>, draft: &mut Draft) {
     draft.act(
         member.ordinal,
         StatefulSetAction::DeletePod {
             name: member.name().to_owned(),
             uid: member.uid.clone(),
+            version,
         },
     );
 }

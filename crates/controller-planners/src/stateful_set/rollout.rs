@@ -3,11 +3,12 @@
 use resource_kinds::stateful_set_policy::Purpose;
 
 use super::draft::Draft;
-use super::guard::{self, Removal};
+use super::guard::{self, PlanGuard, Removal};
 use super::identity;
 use super::member::Member;
 use super::observed::{ParsedSet, Strategy};
 use super::options::MaxUnavailable;
+use super::order::{self, Queued};
 use super::revisions::ChosenRevisions;
 use super::waiting::Cause;
 
@@ -16,9 +17,10 @@ pub(super) fn replace_outdated(
     chosen: &ChosenRevisions,
     draft: &mut Draft,
 ) {
-    match parsed.spec.budget() {
-        None => one_at_a_time(parsed, chosen, draft),
-        Some(max) => within_budget(parsed, chosen, max, draft),
+    match (parsed.spec.budget(), order::is_custom(parsed)) {
+        (None, false) => one_at_a_time(parsed, chosen, draft),
+        (None, true) => next_in_order(parsed, chosen, draft),
+        (Some(max), _) => within_budget(parsed, chosen, max, draft),
     }
 }
 
@@ -64,6 +66,31 @@ fn one_at_a_time(parsed: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut D
     }
 }
 
+/// Deletes the next pod in the order of the policy, if all pods from the partition on are available. An outdated pod that
+/// is down does not wait for the others (rollouts.md R1, R6).
+fn next_in_order(parsed: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut Draft) {
+    let mut queue = order::queue(parsed, chosen, draft.guard.as_ref()).into_iter();
+    let Some(Queued { member, hold }) = queue.next() else {
+        return;
+    };
+    if !order::is_down(draft.guard.as_ref(), member) {
+        for ordinal in updatable(parsed) {
+            let Some(other) = parsed.members.get(ordinal) else {
+                return draft.block(&identity::pod_name(parsed.spec.name, ordinal));
+            };
+            if other.unavailable() {
+                return draft.block(other.name());
+            }
+        }
+    }
+    draft.block(member.name());
+    if let Some(cause) = hold {
+        draft.wait(member.ordinal, cause);
+    } else if !member.terminating {
+        replace(parsed, member, chosen, draft);
+    }
+}
+
 /// Deletes outdated pods from the highest while at most `max` pods are unavailable. In `Parallel` unavailable pods use
 /// no budget and are deleted at once (statefulset.md 3.45), except with the option for the original algorithm (3.43).
 fn within_budget(parsed: &ParsedSet<'_>, chosen: &ChosenRevisions, max: i64, draft: &mut Draft) {
@@ -73,28 +100,46 @@ fn within_budget(parsed: &ParsedSet<'_>, chosen: &ChosenRevisions, max: i64, dra
         .filter(|member| !member.unavailable())
         .count();
     let mut unavailable = parsed.spec.replicas - i64::try_from(available).unwrap_or(i64::MAX);
-    let candidates = || {
-        let members = parsed
-            .members
-            .from(parsed.spec.first_updatable())
-            .iter()
-            .rev();
-        members.filter(|member| outdated(member, chosen) && !member.terminating)
-    };
+    let candidates = candidates(parsed, chosen, draft.guard.as_ref());
     let corrected = parsed.spec.options.max_unavailable == MaxUnavailable::Corrected;
     let free = corrected && !parsed.spec.ordered;
     if free {
-        for member in candidates().filter(|member| member.unavailable()) {
+        for Queued { member, .. } in candidates.iter().filter(|one| one.member.unavailable()) {
             replace(parsed, member, chosen, draft);
         }
     }
-    for member in candidates().filter(|member| !free || !member.unavailable()) {
-        if unavailable < max {
+    for Queued { member, hold } in candidates {
+        if free && member.unavailable() {
+            continue;
+        }
+        if let Some(cause) = hold {
+            draft.wait(member.ordinal, cause);
+        } else if unavailable < max {
             unavailable += i64::from(replace(parsed, member, chosen, draft) == Removal::Planned);
         } else {
             draft.wait(member.ordinal, Cause::Unavailable { unavailable, max });
         }
     }
+}
+
+/// The outdated pods that may be updated and are not being deleted, in the order of the policy, or from the highest ordinal.
+fn candidates<'p, 'a>(
+    parsed: &'p ParsedSet<'a>,
+    chosen: &ChosenRevisions,
+    guard: Option<&PlanGuard>,
+) -> Vec<Queued<'p, 'a>> {
+    let mut candidates = match order::is_custom(parsed) {
+        true => order::queue(parsed, chosen, guard),
+        false => {
+            let members = parsed.members.from(parsed.spec.first_updatable());
+            let members = members.iter().rev();
+            let members = members.filter(|member| outdated(member, chosen));
+            let queued = members.map(|member| Queued { member, hold: None });
+            queued.collect()
+        }
+    };
+    candidates.retain(|queued| !queued.member.terminating);
+    candidates
 }
 
 /// Reports outdated pods: with `OnDelete` the user deletes them.

@@ -88,7 +88,7 @@ fn is_in_progress(parsed: &ParsedSet<'_>, chosen: &ChosenRevisions) -> bool {
 fn find(
     parsed: &ParsedSet<'_>,
     chosen: &ChosenRevisions,
-    rules: RolloutRules,
+    rules: &RolloutRules,
     draft: &mut Draft,
 ) -> Option<Evidence> {
     let updated = parsed.members.iter().rev();
@@ -121,7 +121,7 @@ enum Failure {
     },
 }
 
-fn failure(parsed: &ParsedSet<'_>, rules: RolloutRules, member: &Member<'_>) -> Failure {
+fn failure(parsed: &ParsedSet<'_>, rules: &RolloutRules, member: &Member<'_>) -> Failure {
     // The reason is not the template: no node has the pod, its node is silent, or the pod has ended as a whole, by an
     // eviction.
     let is_elsewhere =

@@ -109,6 +109,11 @@ pub enum Cause {
         policy: String,
         count: HealthCount,
     },
+    /// The order of the rollout is by roles, and the role of the pod is not known.
+    RoleUnknown {
+        /// Name of the pod.
+        pod: String,
+    },
     /// The revision of the template is rejected, because its rollout failed.
     RevisionRejected {
         /// Name of the ControllerRevision.
@@ -177,9 +182,10 @@ impl Cause {
             | Self::After { .. }
             | Self::LowerUnhealthy { until: Some(_), .. }
             | Self::OnDelete { .. } => Weight::Ordinary,
-            Self::FormerPod { .. } | Self::ClaimStale { .. } | Self::GuardHolds { .. } => {
-                Weight::Reported
-            }
+            Self::FormerPod { .. }
+            | Self::ClaimStale { .. }
+            | Self::GuardHolds { .. }
+            | Self::RoleUnknown { .. } => Weight::Reported,
             Self::Selector
             | Self::RevisionUnreadable { .. }
             | Self::ClaimTerminating { .. }
@@ -276,6 +282,12 @@ impl fmt::Display for Cause {
                 "the guard of StatefulSetPolicy {policy} holds pod {pod}: {}",
                 count.text()
             ),
+            Self::RoleUnknown { pod } => {
+                write!(
+                    f,
+                    "the role of pod {pod} is unknown, and the update goes by roles"
+                )
+            }
             Self::RevisionRejected {
                 revision,
                 evidence,

@@ -221,6 +221,7 @@ mod tests {
     fn plan(pods: i64, pod_management: PodManagement) -> StatefulSetPlan {
         let action = |name: String| StatefulSetAction::DeletePod {
             uid: name.parse().unwrap(),
+            version: None,
             name,
         };
         let work = |ordinal: i64| PodWork {
@@ -344,6 +345,7 @@ mod tests {
         let edits = (0..2).map(|edit| StatefulSetAction::DeletePod {
             name: format!("edit-{edit}"),
             uid: format!("edit-{edit}").parse().unwrap(),
+            version: None,
         });
         let plan = StatefulSetPlan {
             claim_edits: edits.collect(),

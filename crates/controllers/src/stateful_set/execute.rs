@@ -381,14 +381,20 @@ impl<'a> Run<'a> {
                 let patch = json!({ "metadata": { "uid": uid, "annotations": annotations } });
                 patched(&self.pods, name, Patch::Merge(patch), "annotate pod").await
             }
-            StatefulSetAction::DeletePod { name, uid } => {
-                let deleted =
-                    guarded_writes::delete(&self.pods, name, Delete::of_uid(uid.clone())).await;
+            StatefulSetAction::DeletePod { name, uid, version } => {
+                let how = Delete::of_uid(uid.clone()).at_version(*version);
+                let deleted = guarded_writes::delete(&self.pods, name, how).await;
                 return self.deleted(name, uid, deleted);
             }
-            StatefulSetAction::EvictPod { name, uid, purpose } => {
-                let purpose = (PURPOSE.to_owned(), purpose.as_str().to_owned());
-                let evicted = guarded_writes::evict(&self.pods, name, uid, [purpose].into()).await;
+            StatefulSetAction::EvictPod {
+                name,
+                uid,
+                version,
+                purpose,
+            } => {
+                let purpose = [(PURPOSE.to_owned(), purpose.as_str().to_owned())].into();
+                let how = Delete::of_uid(uid.clone()).at_version(*version);
+                let evicted = guarded_writes::evict(&self.pods, name, how, purpose).await;
                 return self.deleted(name, uid, evicted);
             }
         };

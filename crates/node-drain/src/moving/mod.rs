@@ -13,7 +13,7 @@ use command_output::output::print_line;
 use controller_planners::volume_move::uses;
 use json_tree::json;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
-use kube_api_client::guarded_writes::{self, message};
+use kube_api_client::guarded_writes::{self, Delete, message};
 use kube_api_client::{Api, ListParams, Patch, PatchParams};
 use object_model::ObjectKey;
 use resource_kinds::MetadataIdentity;
@@ -416,7 +416,14 @@ async fn read_progress(
 /// Evicts a pod; returns the message of a budget that does not allow the eviction now.
 async fn stop(server: &Server, pod: &PodView) -> kube_api_client::Result<Option<String>> {
     let pods: Api<Pod> = Api::namespaced(server.client.clone(), &pod.namespace);
-    match guarded_writes::evict(&pods, &pod.name, &pod.uid, BTreeMap::new()).await {
+    match guarded_writes::evict(
+        &pods,
+        &pod.name,
+        Delete::of_uid(pod.uid.clone()),
+        BTreeMap::new(),
+    )
+    .await
+    {
         // Or the pod was deleted, or another pod has its name.
         Ok(_) => Ok(None),
         Err(error) if error.code() == Some(TOO_MANY_REQUESTS) => Ok(Some(message(&error))),

@@ -145,7 +145,7 @@ impl Objects {
                 let changes = annotations.iter().map(|(key, value)| (*key, value));
                 change(&mut meta.annotations, changes);
             }
-            StatefulSetAction::DeletePod { name, uid }
+            StatefulSetAction::DeletePod { name, uid, .. }
             | StatefulSetAction::EvictPod { name, uid, .. } => self.delete_pod(name, uid, now)?,
         }
         Ok(())

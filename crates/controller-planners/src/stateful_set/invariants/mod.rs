@@ -8,6 +8,7 @@ mod claims;
 mod guard;
 mod order;
 mod pods;
+mod policy_order;
 mod status;
 
 use jiff::Timestamp;

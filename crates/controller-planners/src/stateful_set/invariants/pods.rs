@@ -13,6 +13,7 @@ use super::super::options::StuckRollout;
 use super::super::plan::StatefulSetAction;
 use super::super::revisions::RevisionName;
 use super::guard::fails_check;
+use super::policy_order;
 use super::{
     Facts, deleted, is_other_there, is_up_to_date, is_updatable, missing, planned_revision,
     recreates,
@@ -152,7 +153,17 @@ pub(super) fn budget_is_respected(facts: &Facts<'_, '_>, violations: &mut Vec<St
     };
     // A pod in which the check of the guard fails may go first (rollouts.md R6).
     let fails_check = disrupted.iter().any(|member| fails_check(parsed, member));
-    let is_next = fails_check || (lowest + 1..parsed.spec.ordinals().end).all(done);
+    // With an order of the policy, all other pods that the update may touch are available.
+    let is_available = |ordinal: i64| {
+        let member = parsed.members.get(ordinal);
+        member.is_some_and(|member| !member.unavailable())
+    };
+    let first = parsed.spec.first_updatable().max(parsed.spec.start);
+    let is_next = fails_check
+        || match policy_order::keys(parsed).is_empty() {
+            true => (lowest + 1..parsed.spec.ordinals().end).all(done),
+            false => (first..parsed.spec.ordinals().end).all(is_available),
+        };
     if disrupted.len() > 1 || !is_next {
         violations.push(format!(
             "pod {lowest} is updated before those above it work"

@@ -261,6 +261,7 @@ fn set() -> impl Strategy<Value = String> {
         "on-failure=Rollback",
         "recreate on-failure=Hold",
         "on-delete",
+        "order=ordinals:1+3",
     ];
     let words = prop::sample::subsequence(words.to_vec(), 0..5);
     (0..6, words)

@@ -11,6 +11,7 @@ mod golden;
 mod guard;
 mod making;
 mod options;
+mod order;
 mod properties;
 mod rules;
 mod scenarios;

@@ -41,6 +41,9 @@ fn flags() -> impl Strategy<Value = String> {
         "guard=Quorum on-failure=Rollback",
         "guard=Quorum on-failure=Hold recreate",
         "on-failure=Rollback recreate",
+        "order=last:leader default-role=replica",
+        "order=zone,last:leader default-role=replica on-failure=Rollback",
+        "order=zone,ordinals:0+2 guard=Quorum",
         "claims=www size=2 claim-updates=InPlace",
         "claims=log size=2 removed=www claim-updates=InPlace",
         "claims=www,log size=3 claim-updates=NewOnly",
@@ -68,6 +71,10 @@ fn pods() -> impl Strategy<Value = String> {
         "app=x",
         "was-ready",
         "since=2",
+        "role=leader",
+        "role=replica",
+        "zone=a",
+        "zone=b",
     ];
     let state = prop::sample::select(states.to_vec());
     let words = prop::sample::subsequence(words.to_vec(), 0..3);

@@ -44,6 +44,7 @@ fn delete(ordinal: i64) -> StatefulSetAction {
     StatefulSetAction::DeletePod {
         name: format!("web-{ordinal}"),
         uid: format!("uid-web-{ordinal}").parse().unwrap(),
+        version: None,
     }
 }
 
@@ -200,7 +201,14 @@ fn a_deletion_under_another_uid_is_noticed() {
         let (name, uid) = ("web-0".to_owned(), uid.parse().unwrap());
         spoilt(
             text,
-            only(0, vec![StatefulSetAction::DeletePod { name, uid }]),
+            only(
+                0,
+                vec![StatefulSetAction::DeletePod {
+                    name,
+                    uid,
+                    version: None,
+                }],
+            ),
         )
     };
     assert!(spoil("uid-of-another").contains("under another uid"));
@@ -314,6 +322,7 @@ fn a_broken_guard_is_noticed() {
     let evict = |ordinal: i64| StatefulSetAction::EvictPod {
         name: format!("web-{ordinal}"),
         uid: format!("uid-web-{ordinal}").parse().unwrap(),
+        version: None,
         purpose: Purpose::Update,
     };
     let violations = spoilt(situation, also(1, evict(1)));

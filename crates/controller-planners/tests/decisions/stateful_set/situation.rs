@@ -249,8 +249,25 @@ fn policy(words: &Words<'_>) -> Option<Arc<StatefulSetPolicy>> {
         spec["rollout"] = json!({ "onFailure": answer, "progressDeadlineSeconds": 300,
             "strategy": strategy });
     }
+    // `order=zone,last:leader,ordinals:2+0`
+    let order = words.get("order");
+    if let Some(keys) = order {
+        let keys = keys.split(',').map(|key| match key.split_once(':') {
+            None => json!({ "zone": {} }),
+            Some(("last", roles)) => {
+                json!({ "role": { "last": roles.split('+').collect::<Vec<&str>>() } })
+            }
+            Some((_, ordinals)) => {
+                let ordinals = ordinals.split('+').map(|one| one.parse().unwrap());
+                json!({ "ordinals": ordinals.collect::<Vec<i64>>() })
+            }
+        });
+        let keys: Vec<Value> = keys.collect();
+        spec["rollout"]["order"] = keys.into();
+        spec["roles"] = json!({ "fromLabel": "role", "default": words.get("default-role") });
+    }
     let policy = json!({ "metadata": { "name": "p" }, "spec": spec });
-    min_healthy.or(on_failure)?;
+    min_healthy.or(on_failure).or(order)?;
     Some(Arc::new(json_tree::from_value(policy).unwrap()))
 }
 
@@ -266,6 +283,12 @@ fn pod(words: &Words<'_>) -> Pod {
     );
     if words.has("nameless") {
         labels.remove("statefulset.kubernetes.io/pod-name");
+    }
+    if let Some(role) = words.get("role") {
+        labels.insert("role".to_owned(), role.to_owned());
+    }
+    if let Some(zone) = words.get("zone") {
+        labels.insert("topology.kubernetes.io/zone".to_owned(), zone.to_owned());
     }
     let owners = if words.has("orphan") {
         json!([])

@@ -21,7 +21,7 @@ pub use autogrow::{Autogrow, GrowthStep};
 pub use check::{CheckKind, GuardCheck};
 pub use claims::{ClaimRules, ClaimUpdates, removed_claim_templates};
 pub use guard::{EVICTION_WITHIN, Guard, HealthCount, HealthFacts, MinHealthy, PodHealth};
-pub use rollout::{Evidence, OnFailure, RolloutRules, RolloutStrategy};
+pub use rollout::{Evidence, OnFailure, OrderKey, RoleSource, RolloutRules, RolloutStrategy};
 
 pub const GROUP: &str = "apps.mainstay.dev";
 const API_VERSION: &str = "apps.mainstay.dev/v1alpha1";
@@ -87,6 +87,8 @@ pub struct PolicySpec {
     pub claims: Option<ClaimRules>,
     #[serde(default)]
     pub rollout: Option<RolloutRules>,
+    #[serde(default)]
+    pub roles: Option<RoleSource>,
 }
 
 /// A StatefulSet of the namespace of the policy.
@@ -217,7 +219,7 @@ mod tests {
         let digest = fnv1a(&definition["spec"]["versions"].to_string());
         assert_eq!(
             (number.as_str(), digest),
-            (Some("3"), 15_193_863_103_522_568_225)
+            (Some("4"), 3_993_114_448_721_399_168)
         );
     }
 
