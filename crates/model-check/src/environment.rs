@@ -4,8 +4,9 @@ use crate::seeded::Guards;
 use crate::server::{self, terminate};
 use crate::state::{
     ClaimFate, Deletion, Health, Id, Instance, Kind, ModelState, ORDINALS, Owners, Phase, Pod, Set,
-    Spec,
+    Spec, TEMPLATES,
 };
+use crate::verdicts;
 use crate::world::{Edit, Fault, World};
 
 /// A step of the environment. Each possible step is executed eventually.
@@ -19,6 +20,8 @@ pub enum Progress {
     },
     /// A pod becomes Ready.
     Ready(usize),
+    /// The deadline of a pod that never becomes Ready passes.
+    Overdue(usize),
     /// The node confirms that a deleted pod has ended.
     Finish(usize),
     /// A running instance without a pod is stopped.
@@ -163,6 +166,9 @@ fn add_pod_steps(
             if can_be_ready && !matches!(pod.health, Health::Ready(_)) {
                 steps.push(Progress::Ready(at));
             }
+            if !can_be_ready && world.judges() && !pod.is_overdue {
+                steps.push(Progress::Overdue(at));
+            }
         }
         Phase::Ended => {}
     }
@@ -200,7 +206,11 @@ pub fn progress(world: &World, state: &mut ModelState, step: Progress) {
                 state.instances.push(Instance { ordinal, uid, node });
             }
         }
-        Progress::Ready(at) => with_pod(state, at, |pod| pod.health = Health::Ready(0)),
+        Progress::Ready(at) => with_pod(state, at, |pod| {
+            pod.health = Health::Ready(0);
+            pod.is_overdue = false;
+        }),
+        Progress::Overdue(at) => with_pod(state, at, |pod| pod.is_overdue = true),
         Progress::Finish(at) => {
             stop_instance(state, at);
             state.api.pods[at] = None;
@@ -294,6 +304,10 @@ pub fn edit(state: &mut ModelState, edit: Edit) -> bool {
     if spec == set.spec || set.deleting.is_some() {
         return false;
     }
+    if matches!(edit, Edit::OnFailure(_)) {
+        set.spec = spec;
+        return true;
+    }
     *set = Set {
         version,
         generation,
@@ -331,6 +345,10 @@ pub fn faults(world: &World, state: &ModelState) -> Vec<(Fault, usize)> {
             }
             Fault::CreateSet if state.api.set.is_none() => possible.push((*fault, 0)),
             Fault::NodeLost | Fault::DeleteSet(_) | Fault::CreateSet => {}
+            Fault::Pardon => {
+                let rejected = (0..TEMPLATES).filter(|at| verdicts::is_rejected(state, *at));
+                possible.extend(rejected.map(|at| (*fault, at)));
+            }
             _ => {
                 let indexes = (0..ORDINALS).filter(|at| applies_to(state, *fault, *at));
                 possible.extend(indexes.map(|at| (*fault, at)));
@@ -350,7 +368,11 @@ fn applies_to(state: &ModelState, fault: Fault, at: usize) -> bool {
         Fault::Delete => pod.is_some(),
         Fault::Orphan => pod.is_some_and(|pod| pod.owner.is_some()),
         Fault::DeleteClaim => state.api.claims[at].is_some_and(|claim| !claim.terminating),
-        Fault::NodeLost | Fault::DeleteSet(_) | Fault::CreateSet => true,
+        Fault::Slow => pod.is_some_and(|pod| {
+            let is_down = !matches!(pod.health, Health::Ready(_));
+            pod.phase == Phase::Running && is_down && !pod.is_overdue
+        }),
+        Fault::NodeLost | Fault::DeleteSet(_) | Fault::CreateSet | Fault::Pardon => true,
     }
 }
 
@@ -366,6 +388,12 @@ pub fn fail(world: &World, state: &mut ModelState, fault: Fault, at: usize, guar
         }
         Fault::Unready => with_pod(state, at, |pod| pod.health = Health::Lost),
         Fault::Delete => terminate(state, at),
+        Fault::Slow => with_pod(state, at, |pod| pod.is_overdue = true),
+        Fault::Pardon => {
+            if let Some(revision) = &mut state.api.revisions[at] {
+                revision.rejected = None;
+            }
+        }
         Fault::Evict => {
             if let (Some(pod), Ok(ordinal)) = (state.api.pods[at], u8::try_from(at)) {
                 server::evict_pod(state, ordinal, pod.uid, guards);

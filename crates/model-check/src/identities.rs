@@ -120,7 +120,9 @@ impl Ids for Op {
                 visit(Kind::Pod, uid);
                 visit(Kind::Set, set);
             }
-            Self::RenumberRevision { uid, .. } | Self::DeleteRevision { uid, .. } => {
+            Self::RenumberRevision { uid, .. }
+            | Self::DeleteRevision { uid, .. }
+            | Self::RejectRevision { uid, .. } => {
                 visit(Kind::Revision, uid);
             }
             Self::CreateClaim { set, .. } => {

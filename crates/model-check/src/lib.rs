@@ -7,7 +7,7 @@
 //! pods, a garbage collector, users.
 //!
 //! [`worlds`] lists the worlds, [`model`] the steps; [`environment`] and [`server`] execute the steps on a [`state`];
-//! [`settling`] checks for every state that the world reaches the specified state; [`story`] describes the path to a
+//! [`verdicts`] has the rules about revisions whose rollout fails. [`settling`] checks for every state that the world reaches the specified state; [`story`] describes the path to a
 //! violation; [`seeded`] injects mistakes. [`fence`] and [`election`] are worlds with separate models, of a lost node
 //! and of servers that elect a leader.
 
@@ -26,5 +26,6 @@ pub mod server;
 pub mod settling;
 pub mod state;
 pub mod story;
+pub mod verdicts;
 pub mod world;
 pub mod worlds;

@@ -11,9 +11,10 @@ use crate::counters::Counters;
 use crate::environment::{self, Progress};
 use crate::plans::Plans;
 use crate::seeded::Seeded;
-use crate::server;
+use crate::server::{self, Reply};
 use crate::settling::IdleStates;
 use crate::state::{ClaimFate, Kind, ModelState, ORDINALS, Op, Set, UNLIMITED, Work};
+use crate::verdicts;
 use crate::world::{Begin, Edit, Fault, World};
 
 /// A kind of object with a separate watch, which may be behind.
@@ -250,6 +251,9 @@ impl StatefulSetModel {
         let (_, op) = work.ops.remove(at);
         let reply = server::write(state, &op, self.seeded.guards);
         self.counters.count_reply(reply);
+        if reply == Reply::Done {
+            verdicts::check(&self.world, state, &op);
+        }
         let outcome = if has_response {
             reply.outcome(&op)
         } else {
@@ -386,7 +390,8 @@ impl Model for StatefulSetModel {
                 steps.push(ModelStep::Lag(watch));
             }
         }
-        if state.work.is_none() {
+        let waits = self.seeded.guards.waits_for_verdicts && verdicts::is_any_unseen(state);
+        if state.work.is_none() && !waits {
             steps.push(ModelStep::Plan);
         }
         let controllers = [

@@ -11,6 +11,8 @@ use controller_planners::stateful_set::{
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::StatefulSetStatus;
+use resource_kinds::reasons::stateful_set as reasons;
+use resource_kinds::reasons::stateful_set_condition as kinds;
 
 use crate::hashing::Quick;
 use crate::identities::{Ids, Renumbering};
@@ -64,6 +66,18 @@ impl Plans {
         let current = self.builder.template_of(status.current_revision.as_deref());
         let update = self.builder.template_of(status.update_revision.as_deref());
         (current, update)
+    }
+
+    /// Whether a status gives a rejected revision as the reason why the set is stalled.
+    pub fn names_rejection(&self, text: u16) -> bool {
+        let status = self.builder.statuses.get(text);
+        let mut conditions = status.conditions.iter().flatten();
+        conditions.any(|condition| {
+            let (kind, is_true) = (condition.type_.as_str(), condition.status == "True");
+            kind == kinds::STALLED
+                && is_true
+                && condition.reason.as_deref() == Some(reasons::REVISION_REJECTED)
+        })
     }
 
     /// A short text for a status.

@@ -30,6 +30,8 @@ pub struct Guards {
     pub status_by_version: bool,
     /// Owners are written only to the observed version of the claim.
     pub owners_by_version: bool,
+    /// The controller waits until its caches have the verdicts that it has stored.
+    pub waits_for_verdicts: bool,
     /// An eviction counts the healthy pods in its transaction; otherwise the view of the evictor decides.
     pub eviction_counts: bool,
 }
@@ -47,6 +49,7 @@ impl Default for Seeded {
                 status_by_version: true,
                 owners_by_version: true,
                 eviction_counts: true,
+                waits_for_verdicts: true,
             },
         }
     }

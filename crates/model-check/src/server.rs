@@ -69,6 +69,14 @@ pub fn write(state: &mut ModelState, op: &Op, guards: Guards) -> Reply {
             revision.number = number;
             true
         }),
+        Op::RejectRevision {
+            template,
+            uid,
+            verdict,
+        } => patch_revision(state, template, uid, |revision| {
+            revision.rejected = Some(verdict);
+            true
+        }),
         Op::CreateRevision {
             template,
             number,
@@ -82,6 +90,7 @@ pub fn write(state: &mut ModelState, op: &Op, guards: Guards) -> Reply {
                 uid,
                 owner: Some(set),
                 number,
+                rejected: None,
             });
             Reply::Done
         }
@@ -109,8 +118,8 @@ pub fn write(state: &mut ModelState, op: &Op, guards: Guards) -> Reply {
             revision,
             set,
         } => create_pod(state, ordinal, revision, set, guards),
-        Op::DeletePod { ordinal, uid } => delete_pod(state, ordinal, uid, guards),
-        Op::EvictPod { ordinal, uid } => evict_pod(state, ordinal, uid, guards),
+        Op::DeletePod { ordinal, uid, .. } => delete_pod(state, ordinal, uid, guards),
+        Op::EvictPod { ordinal, uid, .. } => evict_pod(state, ordinal, uid, guards),
         Op::CreateClaim { ordinal, set } => create_claim(state, ordinal, set),
         Op::SetClaimOwners { .. } => set_owners(state, op, guards),
         Op::WriteStatus { .. } => write_status(state, op, guards),
@@ -168,6 +177,7 @@ fn create_pod(state: &mut ModelState, ordinal: u8, revision: u8, set: u8, guards
         revision,
         phase: Phase::Pending,
         health: Health::Never,
+        is_overdue: false,
         terminating: false,
         node: None,
     });

@@ -14,6 +14,7 @@ use crate::environment::{self, Progress};
 use crate::hashing::Quick;
 use crate::model::{ControllerRole, StatefulSetModel};
 use crate::state::{Budget, ClaimFate, ModelState, ORDINALS};
+use crate::verdicts::{self, IdleRevisions};
 use crate::world::Strategy;
 
 /// A world that is not idle after this number of rounds violates the rule. The slowest world needs a third of the
@@ -154,6 +155,13 @@ impl StatefulSetModel {
         let (current, update) = self.plans.templates(status.text);
         if update != Some(set.spec.template) {
             return Err("rest with a status that does not name the wanted template".to_owned());
+        }
+        let revisions = IdleRevisions {
+            current,
+            names_rejection: self.plans.names_rejection(status.text),
+        };
+        if let Some(result) = verdicts::idle_rollout(&self.world, state, set, revisions, &planned) {
+            return result;
         }
         let is_bad = |template: Option<u8>| {
             template.is_some_and(|template| self.world.bad_templates.contains(&template))

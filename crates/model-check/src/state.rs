@@ -40,6 +40,15 @@ pub enum Kind {
 /// The number of kinds.
 pub const KINDS: usize = 7;
 
+/// The answer of a set's policy to a rollout that fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Answer {
+    /// No further pod gets the revision.
+    Hold,
+    /// The pods return to the revision before.
+    Rollback,
+}
+
 /// The fields of a set that a user can change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Spec {
@@ -59,6 +68,8 @@ pub struct Spec {
     pub min_healthy: u8,
     /// Whether the policy of the set demands that all pods end before the first new one starts.
     pub recreate: bool,
+    /// The answer of the policy to a rollout that fails; `None` if no rollout is judged.
+    pub on_failure: Option<Answer>,
 }
 
 impl Spec {
@@ -156,6 +167,8 @@ pub struct Pod {
     pub revision: u8,
     pub phase: Phase,
     pub health: Health,
+    /// Whether the pod is not Ready at its deadline. `false` in worlds without verdicts.
+    pub is_overdue: bool,
     /// Whether the pod is being deleted.
     pub terminating: bool,
     /// The node of the pod. The planner does not read it.
@@ -195,6 +208,8 @@ pub struct Revision {
     /// The set that owns the revision.
     pub owner: Option<Id>,
     pub number: u8,
+    /// The number of the stored verdict about the revision.
+    pub rejected: Option<u16>,
 }
 
 /// The objects of the API server, or the objects in a controller's caches.
@@ -207,6 +222,15 @@ pub struct Objects {
     pub claims: [Option<Claim>; ORDINALS],
     /// Revisions by template.
     pub revisions: [Option<Revision>; TEMPLATES],
+}
+
+/// The aim of a deletion of a desired pod, in worlds with verdicts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Aim {
+    /// The pod is to be made again with this template of the set.
+    Update(u8),
+    /// The pod is to be made again as before, because this template of the set is rejected.
+    Return(u8),
 }
 
 /// A pending write, with its preconditions.
@@ -250,6 +274,12 @@ pub enum Op {
         template: u8,
         uid: Id,
     },
+    /// Stores a verdict about a revision.
+    RejectRevision {
+        template: u8,
+        uid: Id,
+        verdict: u16,
+    },
     /// Creates a claim.
     CreateClaim {
         ordinal: u8,
@@ -276,11 +306,13 @@ pub enum Op {
     DeletePod {
         ordinal: u8,
         uid: Id,
+        aim: Option<Aim>,
     },
     /// Deletes a pod, unless the guard holds it.
     EvictPod {
         ordinal: u8,
         uid: Id,
+        aim: Option<Aim>,
     },
     /// Writes the status.
     WriteStatus {

@@ -107,6 +107,7 @@ fn edit_in_words(edit: Edit) -> String {
         Edit::Partition(partition) => format!("partition {partition}"),
         Edit::WhenScaled(delete) => format!("whenScaled {}", policy(delete)),
         Edit::WhenDeleted(delete) => format!("whenDeleted {}", policy(delete)),
+        Edit::OnFailure(answer) => format!("onFailure {answer:?}"),
     }
 }
 
@@ -121,6 +122,8 @@ fn fault_in_words(fault: Fault, at: usize) -> String {
         Fault::NodeLost => "node 0 is cut off".to_owned(),
         Fault::DeleteSet(None) => "somebody deletes the set in the background".to_owned(),
         Fault::DeleteSet(Some(deletion)) => format!("somebody deletes the set ({deletion:?})"),
+        Fault::Slow => format!("web-{at} is not Ready in time"),
+        Fault::Pardon => format!("somebody removes the verdict about {}", letter_at(at)),
         Fault::CreateSet => "somebody makes the set anew".to_owned(),
     }
 }
@@ -129,6 +132,7 @@ fn progress_in_words(step: Progress) -> String {
     match step {
         Progress::Start { ordinal, node } => format!("node {node} starts web-{ordinal}"),
         Progress::Ready(at) => format!("web-{at} becomes Ready"),
+        Progress::Overdue(at) => format!("web-{at} is not Ready in time"),
         Progress::Finish(at) => format!("the node confirms that web-{at} is gone"),
         Progress::Reap(_) => "a node ends what no pod stands for".to_owned(),
         Progress::Evict(at) => format!("web-{at} on the lost node is to be deleted"),
@@ -156,6 +160,7 @@ fn op_in_words(model: &StatefulSetModel, op: &Op) -> String {
             template, number, ..
         } => format!("give revision {} the number {number}", letter(template)),
         Op::DeleteRevision { template, .. } => format!("delete revision {}", letter(template)),
+        Op::RejectRevision { template, .. } => format!("reject revision {}", letter(template)),
         Op::CreateClaim { ordinal, .. } => format!("create data-web-{ordinal}"),
         Op::SetClaimOwners {
             ordinal, owners, ..
@@ -164,8 +169,8 @@ fn op_in_words(model: &StatefulSetModel, op: &Op) -> String {
             ordinal, revision, ..
         } => format!("create web-{ordinal} at {}", letter(revision)),
         Op::LabelPod { ordinal, .. } => format!("label web-{ordinal}"),
-        Op::DeletePod { ordinal, uid } => format!("delete web-{ordinal} (#{uid})"),
-        Op::EvictPod { ordinal, uid } => format!("evict web-{ordinal} (#{uid})"),
+        Op::DeletePod { ordinal, uid, .. } => format!("delete web-{ordinal} (#{uid})"),
+        Op::EvictPod { ordinal, uid, .. } => format!("evict web-{ordinal} (#{uid})"),
         Op::WriteStatus { text, .. } => {
             format!("write the status ({})", model.plans.status_in_words(text))
         }
@@ -246,11 +251,18 @@ fn objects(objects: &Objects) -> String {
         words.push(format!("data-{at}{owners}{deletion}"));
     }
     for (at, revision) in objects.revisions.iter().enumerate() {
-        let number = revision.map(|revision| revision.number);
-        let name = u8::try_from(at).map_or('?', letter);
-        words.extend(number.map(|number| format!("{name}={number}")));
+        let Some(revision) = revision else { continue };
+        let verdict = match revision.rejected {
+            Some(_) => " rejected",
+            None => "",
+        };
+        words.push(format!("{}={}{verdict}", letter_at(at), revision.number));
     }
     words.join(", ")
+}
+
+fn letter_at(at: usize) -> char {
+    u8::try_from(at).map_or('?', letter)
 }
 
 fn pod_in_words(at: usize, pod: &Pod) -> String {
@@ -266,8 +278,9 @@ fn pod_in_words(at: usize, pod: &Pod) -> String {
     } else {
         ""
     };
+    let overdue = if pod.is_overdue { " overdue" } else { "" };
     format!(
-        "web-{at}#{}:{} {health}{deletion}",
+        "web-{at}#{}:{} {health}{overdue}{deletion}",
         pod.uid,
         letter(pod.revision)
     )

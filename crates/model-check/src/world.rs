@@ -1,6 +1,6 @@
 //! A world: the set, its faults, and their maximum number.
 
-use crate::state::{Budget, Deletion, Spec};
+use crate::state::{Answer, Budget, Deletion, Spec};
 
 /// The update strategy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub enum Edit {
     WhenScaled(bool),
     /// Sets `whenDeleted`; true is Delete.
     WhenDeleted(bool),
+    /// Sets the policy's answer to a rollout that fails. The policy is an object of its own: the set does not change.
+    OnFailure(Option<Answer>),
 }
 
 impl Edit {
@@ -40,6 +42,7 @@ impl Edit {
             Self::Partition(partition) => spec.partition = partition,
             Self::WhenScaled(delete) => spec.delete_when_scaled = delete,
             Self::WhenDeleted(delete) => spec.delete_when_deleted = delete,
+            Self::OnFailure(answer) => spec.on_failure = answer,
         }
         spec
     }
@@ -66,6 +69,10 @@ pub enum Fault {
     DeleteSet(Option<Deletion>),
     /// A user creates the deleted set again.
     CreateSet,
+    /// A pod that will be Ready is not Ready at its deadline.
+    Slow,
+    /// A user removes the verdict about a template.
+    Pardon,
 }
 
 /// The initial state of a world.
@@ -125,6 +132,12 @@ impl World {
         self.spec.delete_when_deleted || self.edits.contains(&Edit::WhenDeleted(true))
     }
 
+    /// Whether rollouts may be judged in this world.
+    pub fn judges(&self) -> bool {
+        let changes_answer = |edit: &Edit| matches!(edit, Edit::OnFailure(_));
+        self.spec.on_failure.is_some() || self.edits.iter().any(changes_answer)
+    }
+
     /// The world with that name.
     pub fn named(name: &str) -> Option<Self> {
         crate::worlds::all()
@@ -157,6 +170,7 @@ pub(crate) fn plain(name: &'static str, about: &'static str) -> World {
             delete_when_deleted: false,
             min_healthy: 0,
             recreate: false,
+            on_failure: None,
         },
         edits: Vec::new(),
         faults: &[],

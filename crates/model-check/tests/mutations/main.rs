@@ -1,5 +1,7 @@
 //! Injected mistakes, each of which the checker must detect, in a world without other violations.
 
+mod verdicts;
+
 use std::sync::Arc;
 
 use controller_planners::stateful_set::write_schedule::Write;
@@ -12,13 +14,13 @@ use model_check::world::{Edit, Fault, World};
 use resource_kinds::annotations;
 use resource_kinds::pod_view::{Condition, Phase, PodView};
 
-fn world(name: &str) -> World {
+pub(crate) fn world(name: &str) -> World {
     World::named(name).expect("a world of that name")
 }
 
 /// Explores a world without and with a mistake: only with the mistake a rule is violated, and the rule is
 /// `rule`.
-fn check_detects(world: World, seeded: Seeded, rule: &str) {
+pub(crate) fn check_detects(world: World, seeded: Seeded, rule: &str) {
     let without = check(world.clone(), 2);
     assert!(
         without.violation.is_none(),
@@ -33,27 +35,27 @@ fn check_detects(world: World, seeded: Seeded, rule: &str) {
     );
 }
 
-fn story(report: &Report) -> String {
+pub(crate) fn story(report: &Report) -> String {
     match &report.violation {
         Some(violation) => format!("{}\n{}", violation.rule, violation.story),
         None => format!("nothing in {} states", report.states),
     }
 }
 
-fn without_guard(change: impl FnOnce(&mut Guards)) -> Seeded {
+pub(crate) fn without_guard(change: impl FnOnce(&mut Guards)) -> Seeded {
     let mut seeded = Seeded::default();
     change(&mut seeded.guards);
     seeded
 }
 
-fn with_input(input: fn(&mut Observed)) -> Seeded {
+pub(crate) fn with_input(input: fn(&mut Observed)) -> Seeded {
     Seeded {
         input: Some(input),
         ..Seeded::default()
     }
 }
 
-fn with_plan(plan: fn(&Observed, &mut StatefulSetPlan)) -> Seeded {
+pub(crate) fn with_plan(plan: fn(&Observed, &mut StatefulSetPlan)) -> Seeded {
     Seeded {
         plan: Some(plan),
         ..Seeded::default()
@@ -65,7 +67,7 @@ fn ordinal(name: &str) -> i64 {
 }
 
 /// A world with few steps, for one mistake.
-fn small(name: &str, budget: Budget) -> World {
+pub(crate) fn small(name: &str, budget: Budget) -> World {
     World {
         budget,
         ..world(name)

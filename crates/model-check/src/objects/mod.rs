@@ -1,7 +1,11 @@
 //! The conversion between the small state and the objects that the planner reads and writes.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, RwLock};
+mod claims;
+mod numbered;
+mod policy;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use controller_planners::stateful_set::write_schedule::Write;
 use controller_planners::stateful_set::{Observed, StatefulSetAction, identity, revisions};
@@ -12,24 +16,21 @@ use k8s_openapi::api::apps::v1::{
     StatefulSetUpdateStrategy,
 };
 use k8s_openapi::api::core::v1::{
-    Container, PersistentVolumeClaim, Pod as PodObject, PodCondition, PodSpec, PodStatus,
-    PodTemplateSpec,
+    Container, Pod as PodObject, PodCondition, PodSpec, PodStatus, PodTemplateSpec,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
     LabelSelector, ObjectMeta, OwnerReference, Time,
 };
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use object_model::{IntOrPercent, ResourceVersion};
+use object_model::ResourceVersion;
+use resource_kinds::annotations::REJECTED;
 use resource_kinds::labels;
-use resource_kinds::stateful_set_policy::{
-    Guard, MinHealthy, OnFailure, PolicySpec, RolloutRules, RolloutStrategy, StatefulSetPolicy,
-};
+use resource_kinds::stateful_set_policy::Evidence;
 
-use crate::state::{
-    Claim, Health, Id, Objects, Op, Owners, Phase, Pod, Revision, Set, Spec, TEMPLATES,
-};
+use crate::state::{Aim, Health, Id, Objects, Op, Owners, Phase, Pod, Revision, Set, TEMPLATES};
 use crate::world::{Strategy, World};
+use numbered::Numbered;
 
 /// The time of every plan, in seconds.
 pub const NOW: i64 = 2_000_000;
@@ -37,6 +38,8 @@ pub const NOW: i64 = 2_000_000;
 const STARTED: i64 = NOW - 100_000;
 /// The time at which formerly Ready pods became unready.
 const CEASED: i64 = NOW - 50_000;
+/// The time at which pods started, or became unready, whose deadline has not passed.
+const RECENTLY: i64 = NOW - 10;
 /// A tick of the world's clock.
 const TICK: i64 = 10;
 
@@ -50,8 +53,10 @@ pub struct Builder {
     templates: Vec<PodTemplateSpec>,
     /// Names of revisions, by template.
     names: Vec<String>,
-    /// The statuses that have occurred.
-    pub statuses: Statuses,
+    /// The statuses that have occurred, without the generation, which is part of the state.
+    pub statuses: Numbered<StatefulSetStatus>,
+    /// The verdicts that have occurred, without the UID of the pod.
+    verdicts: Numbered<Evidence>,
 }
 
 impl Builder {
@@ -66,7 +71,8 @@ impl Builder {
             world: world.clone(),
             names: names.collect(),
             templates,
-            statuses: Statuses::default(),
+            statuses: Numbered::default(),
+            verdicts: Numbered::default(),
         }
     }
 
@@ -85,7 +91,7 @@ impl Builder {
             .filter_map(|(at, revision)| Some(Arc::new(self.revision(at, revision.as_ref()?))));
         let claims = objects.claims.iter().enumerate();
         let claims = claims.filter_map(|(at, claim)| {
-            let claim = object_of_claim(numbered(at), claim.as_ref()?);
+            let claim = claims::object(numbered(at), claim.as_ref()?);
             Some((claim.metadata.name.clone()?, Arc::new(claim)))
         });
         Observed {
@@ -93,7 +99,7 @@ impl Builder {
             pods: pods.collect(),
             revisions: revisions.collect(),
             claims: claims.collect(),
-            policy: policy(set.spec),
+            policy: policy::policy(set.spec),
             refused: Vec::new(),
         }
     }
@@ -148,7 +154,7 @@ impl Builder {
             update_strategy: Some(self.strategy(spec.partition)),
             min_ready_seconds: i32::try_from(i64::from(self.world.min_ready) * TICK).ok(),
             revision_history_limit: Some(self.world.history),
-            volume_claim_templates: self.world.claims.then(|| vec![claim_template()]),
+            volume_claim_templates: self.world.claims.then(|| vec![claims::template()]),
             persistent_volume_claim_retention_policy: Some(
                 StatefulSetPersistentVolumeClaimRetentionPolicy {
                     when_deleted: policy(spec.delete_when_deleted),
@@ -183,10 +189,16 @@ impl Builder {
             i64::from(ordinal),
             &self.names[template],
         ));
+        let is_timely = self.world.judges() && !pod.is_overdue;
         let (ready, changed) = match pod.health {
+            Health::Never | Health::Lost if is_timely => ("False", RECENTLY),
             Health::Never => ("False", STARTED),
             Health::Lost => ("False", CEASED),
             Health::Ready(age) => ("True", NOW - i64::from(age) * TICK),
+        };
+        let started = match pod.health {
+            Health::Never if is_timely => RECENTLY,
+            _ => STARTED,
         };
         let condition = PodCondition {
             type_: "Ready".to_owned(),
@@ -212,11 +224,15 @@ impl Builder {
                 deletion_timestamp: pod.terminating.then(|| at(CEASED)),
                 ..ObjectMeta::default()
             },
-            spec: self.templates[template].spec.clone(),
+            spec: self.templates[template].spec.clone().map(|spec| PodSpec {
+                // The planner distinguishes only whether the pod has a node.
+                node_name: (pod.phase != Phase::Pending).then(|| "node".to_owned()),
+                ..spec
+            }),
             status: Some(PodStatus {
                 phase: Some(phase.to_owned()),
                 conditions: Some(vec![condition]),
-                start_time: Some(at(STARTED)),
+                start_time: Some(at(started)),
                 ..PodStatus::default()
             }),
         }
@@ -229,6 +245,11 @@ impl Builder {
                 namespace: Some(NAMESPACE.to_owned()),
                 uid: Some(uid("revision", revision.uid)),
                 labels: Some(app()),
+                annotations: revision.rejected.map(|number| {
+                    let verdict = self.verdicts.get(number);
+                    let text = serde_json::to_string(&verdict).expect("a verdict is JSON");
+                    BTreeMap::from([(REJECTED.to_owned(), text)])
+                }),
                 owner_references: revision.owner.map(|set| vec![owner_set(set)]),
                 creation_timestamp: Some(at(STARTED)),
                 ..ObjectMeta::default()
@@ -256,12 +277,12 @@ impl Builder {
                     text: self.statuses.number(text),
                 });
             }
-            Write::Action(action) => self.action(set, action),
+            Write::Action(action) => self.action(cached, set, action),
         };
         op.ok_or_else(|| format!("a write about something unknown: {write:?}"))
     }
 
-    fn action(&self, set: &Set, action: &StatefulSetAction) -> Option<Op> {
+    fn action(&self, cached: &Objects, set: &Set, action: &StatefulSetAction) -> Option<Op> {
         Some(match action {
             StatefulSetAction::ConfirmSet => Op::ConfirmSet { set: set.uid },
             StatefulSetAction::AdoptRevision { name, uid } => Op::AdoptRevision {
@@ -313,8 +334,18 @@ impl Builder {
             },
             // No set of the checked worlds has claims that follow their templates.
             StatefulSetAction::EditClaim { .. } => return None,
-            // No policy of the checked worlds judges rollouts.
-            StatefulSetAction::RejectRevision { .. } => return None,
+            StatefulSetAction::RejectRevision {
+                name,
+                uid,
+                evidence,
+            } => Op::RejectRevision {
+                template: self.template(name)?,
+                uid: id(uid.as_str())?,
+                verdict: self.verdicts.number(Evidence {
+                    uid: String::new(),
+                    ..(**evidence).clone()
+                }),
+            },
             StatefulSetAction::CreatePod(pod) => {
                 let labels = pod.metadata.labels.as_ref()?;
                 Op::CreatePod {
@@ -331,10 +362,12 @@ impl Builder {
             StatefulSetAction::DeletePod { name, uid, .. } => Op::DeletePod {
                 ordinal: ordinal(name)?,
                 uid: id(uid.as_str())?,
+                aim: aim(cached, set, ordinal(name)?),
             },
             StatefulSetAction::EvictPod { name, uid, .. } => Op::EvictPod {
                 ordinal: ordinal(name)?,
                 uid: id(uid.as_str())?,
+                aim: aim(cached, set, ordinal(name)?),
             },
         })
     }
@@ -350,63 +383,21 @@ impl Builder {
     }
 }
 
-fn object_of_claim(ordinal: u8, claim: &Claim) -> PersistentVolumeClaim {
-    let of_set = claim.owners.set.map(owner_set);
-    let of_pod = claim.owners.pod.map(|pod| owner_pod(ordinal, pod));
-    let owners: Vec<_> = of_set.into_iter().chain(of_pod).collect();
-    PersistentVolumeClaim {
-        metadata: ObjectMeta {
-            name: Some(identity::claim_name(CLAIM, SET, i64::from(ordinal))),
-            namespace: Some(NAMESPACE.to_owned()),
-            uid: Some(uid("claim", claim.uid)),
-            resource_version: Some(version(claim.version)),
-            labels: Some(app()),
-            owner_references: (!owners.is_empty()).then_some(owners),
-            deletion_timestamp: claim.terminating.then(|| at(CEASED)),
-            ..ObjectMeta::default()
-        },
-        ..PersistentVolumeClaim::default()
+/// The aim of the deletion of a pod: a pod of the set's own template is deleted only to return to the one before, and
+/// any other pod for the set's template, unless that is rejected.
+fn aim(cached: &Objects, set: &Set, ordinal: u8) -> Option<Aim> {
+    set.spec.on_failure?;
+    let pod = cached.pods[usize::from(ordinal)].as_ref()?;
+    if !set.spec.desires(usize::from(ordinal)) || pod.phase == Phase::Ended {
+        return None;
     }
-}
-
-fn claim_template() -> PersistentVolumeClaim {
-    PersistentVolumeClaim {
-        metadata: ObjectMeta {
-            name: Some(CLAIM.to_owned()),
-            ..ObjectMeta::default()
-        },
-        ..PersistentVolumeClaim::default()
+    let update = set.spec.template;
+    let revision = cached.revisions[usize::from(update)];
+    let is_rejected = revision.is_some_and(|revision| revision.rejected.is_some());
+    match pod.revision == update || is_rejected {
+        true => Some(Aim::Return(update)),
+        false => Some(Aim::Update(update)),
     }
-}
-
-/// The policy of the set; `None` without rules.
-fn policy(spec: Spec) -> Option<Arc<StatefulSetPolicy>> {
-    let guard = Guard {
-        min_healthy: MinHealthy::Part(IntOrPercent::Int(spec.min_healthy.into())),
-        health: None,
-        recovered: None,
-        budgets: false,
-    };
-    // Without a time the verdict has no deadline, and no pod of these worlds restarts.
-    let rollout = RolloutRules {
-        progress_deadline_seconds: u32::MAX,
-        max_restarts: i32::MAX,
-        on_failure: OnFailure::Hold,
-        strategy: RolloutStrategy::Recreate,
-        order: Vec::new(),
-    };
-    let rules = PolicySpec {
-        guard: (spec.min_healthy > 0).then_some(guard),
-        rollout: spec.recreate.then_some(rollout),
-        ..PolicySpec::default()
-    };
-    let has_rules = rules.guard.is_some() || rules.rollout.is_some();
-    has_rules.then(|| {
-        Arc::new(StatefulSetPolicy {
-            spec: rules,
-            ..StatefulSetPolicy::default()
-        })
-    })
 }
 
 fn template(number: usize) -> PodTemplateSpec {
@@ -489,30 +480,4 @@ fn id(uid: &str) -> Option<Id> {
 
 fn at(second: i64) -> Time {
     Time(Timestamp::UNIX_EPOCH + SignedDuration::from_secs(second))
-}
-
-/// The statuses that have occurred, by number; without the generation, which is part of the state.
-#[derive(Default)]
-pub struct Statuses {
-    by_number: RwLock<(HashMap<String, u16>, Vec<StatefulSetStatus>)>,
-}
-
-impl Statuses {
-    /// The status with that number.
-    pub fn get(&self, number: u16) -> StatefulSetStatus {
-        let statuses = self.by_number.read().expect("no panic");
-        statuses.1[usize::from(number)].clone()
-    }
-
-    fn number(&self, status: StatefulSetStatus) -> u16 {
-        let text = serde_json::to_string(&status).expect("a status is JSON");
-        let mut statuses = self.by_number.write().expect("no panic");
-        if let Some(number) = statuses.0.get(&text) {
-            return *number;
-        }
-        let number = u16::try_from(statuses.1.len()).expect("not so many statuses");
-        statuses.0.insert(text, number);
-        statuses.1.push(status);
-        number
-    }
 }

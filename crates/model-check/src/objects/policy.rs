@@ -1,0 +1,53 @@
+//! The policy of the set.
+
+use std::sync::Arc;
+
+use object_model::IntOrPercent;
+use resource_kinds::stateful_set_policy::{
+    Guard, MinHealthy, OnFailure, PolicySpec, RolloutRules, RolloutStrategy, StatefulSetPolicy,
+};
+
+use crate::state::{Answer, Spec};
+
+/// The time until a new pod is Ready, in seconds.
+const DEADLINE: u32 = 600;
+
+/// The policy of the set; `None` without rules.
+pub(super) fn policy(spec: Spec) -> Option<Arc<StatefulSetPolicy>> {
+    let guard = Guard {
+        min_healthy: MinHealthy::Part(IntOrPercent::Int(spec.min_healthy.into())),
+        health: None,
+        recovered: None,
+        budgets: false,
+    };
+    let has_rollout = spec.recreate || spec.on_failure.is_some();
+    let rules = PolicySpec {
+        guard: (spec.min_healthy > 0).then_some(guard),
+        rollout: has_rollout.then(|| rollout(spec)),
+        ..PolicySpec::default()
+    };
+    let has_rules = rules.guard.is_some() || rules.rollout.is_some();
+    has_rules.then(|| {
+        Arc::new(StatefulSetPolicy {
+            spec: rules,
+            ..StatefulSetPolicy::default()
+        })
+    })
+}
+
+fn rollout(spec: Spec) -> RolloutRules {
+    RolloutRules {
+        // Without an answer no pod of the world is judged: it has no deadline, and no pod restarts.
+        progress_deadline_seconds: spec.on_failure.map_or(u32::MAX, |_| DEADLINE),
+        max_restarts: i32::MAX,
+        on_failure: match spec.on_failure {
+            Some(Answer::Rollback) => OnFailure::Rollback,
+            Some(Answer::Hold) | None => OnFailure::Hold,
+        },
+        strategy: match spec.recreate {
+            true => RolloutStrategy::Recreate,
+            false => RolloutStrategy::RollingUpdate,
+        },
+        order: Vec::new(),
+    }
+}
