@@ -93,6 +93,8 @@ fn next_in_order(parsed: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut D
 
 /// Deletes outdated pods from the highest while at most `max` pods are unavailable. In `Parallel` unavailable pods use
 /// no budget and are deleted at once (statefulset.md 3.45), except with the option for the original algorithm (3.43).
+/// A pod that the guard holds keeps its turn: otherwise the pod that it waits for, which has not recovered, would be
+/// deleted in its place (rollouts.md R30).
 fn within_budget(parsed: &ParsedSet<'_>, chosen: &ChosenRevisions, max: i64, draft: &mut Draft) {
     let available = parsed
         .members
@@ -108,14 +110,21 @@ fn within_budget(parsed: &ParsedSet<'_>, chosen: &ChosenRevisions, max: i64, dra
             replace(parsed, member, chosen, draft);
         }
     }
+    let mut is_held = false;
     for Queued { member, hold } in candidates {
-        if free && member.unavailable() {
+        let is_down = order::is_down(draft.guard.as_ref(), member);
+        if (free && member.unavailable()) || (is_held && !is_down) {
             continue;
         }
         if let Some(cause) = hold {
             draft.wait(member.ordinal, cause);
         } else if unavailable < max {
-            unavailable += i64::from(replace(parsed, member, chosen, draft) == Removal::Planned);
+            let removal = replace(parsed, member, chosen, draft);
+            unavailable += i64::from(removal == Removal::Planned);
+            if removal == Removal::Held {
+                draft.block(member.name());
+                is_held = true;
+            }
         } else {
             draft.wait(member.ordinal, Cause::Unavailable { unavailable, max });
         }

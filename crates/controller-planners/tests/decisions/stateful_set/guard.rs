@@ -201,6 +201,29 @@ fn checks_are_annotations_of_the_pods() {
     assert_eq!(cluster.log, ["+web-3:a", "-web-3"]);
 }
 
+/// rollouts.md R30: an update of several pods at once waits for the recovery of a pod as well, and does not delete that pod
+/// instead.
+#[test]
+fn an_update_within_a_budget_waits_for_the_recovery() {
+    for options in ["max=1", "parallel max=2"] {
+        let set = format!("set replicas=3 guard=Quorum {options} template=b current=a");
+        let mut cluster = Cluster::new(&format!("{set}\n{THREE} b=2"));
+        with_checks(&mut cluster);
+        for pod in ["web-0", "web-1", "web-2"] {
+            checked(&mut cluster, pod, "True", "True");
+        }
+        checked(&mut cluster, "web-1", "True", "False");
+        let plan = cluster.step();
+        assert_eq!(cluster.log, Vec::<String>::new(), "{options}");
+        assert_eq!(held(&plan).len(), 1, "{}", describe(&plan));
+        assert_eq!(progressing(&cluster).1, "GuardHolds");
+        // A pod that fails its health check may go first (R6).
+        checked(&mut cluster, "web-0", "False", "True");
+        cluster.step();
+        assert_eq!(cluster.log, ["-web-0"], "{options}");
+    }
+}
+
 /// rollouts.md R29, R30: without results all pods are held; a pod that has not recovered holds the others.
 #[test]
 fn the_next_pod_waits_for_the_checks() {
