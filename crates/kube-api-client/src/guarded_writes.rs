@@ -253,3 +253,24 @@ fn with_uid<K: Object>(
     let name = meta.name.as_deref().ok_or(IncompleteMetadata::Name)?;
     Ok((name, Patch::Merge(patch)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Status;
+
+    /// statefulset.md 2.7, 3.32, 8.3: a conflict of names is planned again without an event; a refusal is reported.
+    #[test]
+    fn an_old_view_makes_no_event() {
+        let refused = |code: u16, reason: &str| {
+            let status = Status::failure("no", reason, code);
+            refusal(&crate::Error::Api(Box::new(status))).is_of_old_view()
+        };
+        assert!(refused(409, "AlreadyExists"));
+        assert!(refused(409, "Conflict"));
+        assert!(refused(404, "NotFound"));
+        assert!(!refused(422, "Invalid"));
+        assert!(!refused(403, "Forbidden"));
+        assert!(!refused(500, "InternalError"));
+    }
+}

@@ -577,25 +577,3 @@ where
     let written = api.patch_written(name, &params, &patch).await;
     Ok(written.map(drop).map_err(failed(what))?)
 }
-
-#[cfg(test)]
-mod tests {
-    use kube_api_client::Status;
-
-    use super::*;
-
-    /// statefulset.md 2.7, 3.32, 8.3: a conflict of names is planned again without an event; a refusal is reported.
-    #[test]
-    fn an_old_view_makes_no_event() {
-        let refused = |code: u16, reason: &str| {
-            let status = Status::failure("no", reason, code);
-            refusal(&kube_api_client::Error::Api(Box::new(status))).is_of_old_view()
-        };
-        assert!(refused(409, "AlreadyExists"));
-        assert!(refused(409, "Conflict"));
-        assert!(refused(404, "NotFound"));
-        assert!(!refused(422, "Invalid"));
-        assert!(!refused(403, "Forbidden"));
-        assert!(!refused(500, "InternalError"));
-    }
-}
