@@ -40,11 +40,11 @@ impl Guard {
     /// [`EVICTION_WITHIN`] if the deletion does not follow. A result that a lost node left behind does not count,
     /// because the pod is not ready then.
     pub fn judge(&self, facts: HealthFacts, now: Timestamp) -> PodHealth {
-        let is_present =
-            !facts.is_deleting && facts.counts_again_at().is_none_or(|until| until <= now);
         let passes = self.health.is_none() || facts.passes_health;
-        if !(is_present && facts.is_ready && passes) {
+        if facts.is_deleting || !facts.is_ready || !passes {
             PodHealth::Unhealthy
+        } else if facts.counts_again_at().is_some_and(|until| until > now) {
+            PodHealth::Announced
         } else if self.recovered.is_some() && !facts.passes_recovery {
             PodHealth::Recovering
         } else {
@@ -76,6 +76,8 @@ impl Guard {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PodHealth {
     Unhealthy,
+    /// Healthy, but its deletion was announced a moment ago: no other pod relies on it.
+    Announced,
     /// Healthy, but the recovery check has not succeeded yet.
     Recovering,
     /// Healthy, and not recovering.
@@ -155,7 +157,7 @@ pub struct HealthCount {
 
 impl HealthCount {
     /// Whether a pod may be deleted now. An unhealthy pod may always go (rollouts.md R31), any other pod only after all
-    /// others have recovered (R30).
+    /// others have recovered (R30) and while enough others are healthy, also if its deletion was announced before.
     pub fn permits(self, health: PodHealth, is_desired: bool) -> bool {
         let mut rest = self;
         if is_desired {
@@ -167,12 +169,12 @@ impl HealthCount {
     /// Counts a pod of a desired ordinal, `by` times.
     pub fn add(&mut self, health: PodHealth, by: i64) {
         self.healthy += match health {
-            PodHealth::Unhealthy => 0,
+            PodHealth::Unhealthy | PodHealth::Announced => 0,
             PodHealth::Recovering | PodHealth::Recovered => by,
         };
         self.recovering += match health {
             PodHealth::Recovering => by,
-            PodHealth::Unhealthy | PodHealth::Recovered => 0,
+            PodHealth::Unhealthy | PodHealth::Announced | PodHealth::Recovered => 0,
         };
     }
 
@@ -259,6 +261,25 @@ mod tests {
             is_deleting: true,
             ..READY
         }));
+    }
+
+    /// rollouts.md R27, R29: an announced deletion that did not follow is decided again, with the pods that are healthy now.
+    #[test]
+    fn an_announced_deletion_is_decided_again() {
+        let now = Timestamp::from_second(10_000).unwrap();
+        let guard = guard(json!({}));
+        let announced = HealthFacts {
+            disrupted_at: Some(now),
+            ..READY
+        };
+        let permits = |others: &[HealthFacts]| {
+            let desired = [&[announced], others].concat();
+            let count = guard.count(3, desired, now);
+            count.permits(guard.judge(announced, now), true)
+        };
+        assert!(permits(&[READY, READY]));
+        assert!(!permits(&[READY, HealthFacts::default()]));
+        assert!(!permits(&[READY, announced]));
     }
 
     /// rollouts.md R29, R30: both checks count beside the readiness of the pod.
