@@ -1,10 +1,10 @@
 //! The environment of the controller: users, faults, nodes, the garbage collector, the clock.
 
 use crate::seeded::Guards;
-use crate::server::{self, terminate};
+use crate::server::{self, Reply, terminate};
 use crate::state::{
-    ClaimFate, Deletion, Health, Id, Instance, Kind, ModelState, ORDINALS, Owners, Phase, Pod, Set,
-    Spec, TEMPLATES,
+    Checks, ClaimFate, Deletion, Health, Id, Instance, Kind, ModelState, ORDINALS, Owners, Phase,
+    Pod, Recovery, Set, Spec, TEMPLATES,
 };
 use crate::verdicts;
 use crate::world::{Edit, Fault, World};
@@ -22,6 +22,14 @@ pub enum Progress {
     Ready(usize),
     /// The deadline of a pod that never becomes Ready passes.
     Overdue(usize),
+    /// The health check of the guard succeeds in a pod.
+    Healthy(usize),
+    /// The recovery check of the guard succeeds in a pod.
+    Recovered(usize),
+    /// A late result of the recovery check arrives.
+    Result(usize),
+    /// A pod counts again, because its announced deletion did not follow.
+    CountsAgain(usize),
     /// The node confirms that a deleted pod has ended.
     Finish(usize),
     /// A running instance without a pod is stopped.
@@ -55,6 +63,9 @@ pub fn possible(world: &World, state: &ModelState) -> Vec<Progress> {
     for at in 0..ORDINALS {
         if let Some(pod) = &state.api.pods[at] {
             add_pod_steps(world, state, at, pod, &mut steps);
+        }
+        if state.late_results[at].is_some() {
+            steps.push(Progress::Result(at));
         }
         if let Some(claim) = &state.api.claims[at] {
             if claim.terminating && !in_use(state, at) {
@@ -149,6 +160,9 @@ fn add_pod_steps(
     if pod.owner.is_some() && pod.owner != set {
         steps.push(Progress::CollectPod(at));
     }
+    if pod.is_announced {
+        steps.push(Progress::CountsAgain(at));
+    }
     if cut_off {
         steps.push(Progress::Evict(at));
         return;
@@ -166,11 +180,25 @@ fn add_pod_steps(
             if can_be_ready && !matches!(pod.health, Health::Ready(_)) {
                 steps.push(Progress::Ready(at));
             }
+            if matches!(pod.health, Health::Ready(_)) {
+                add_check_steps(world, at, pod, steps);
+            }
             if !can_be_ready && world.judges() && !pod.is_overdue {
                 steps.push(Progress::Overdue(at));
             }
         }
         Phase::Ended => {}
+    }
+}
+
+fn add_check_steps(world: &World, at: usize, pod: &Pod, steps: &mut Vec<Progress>) {
+    let Checks { health, recovery } = world.spec.checks;
+    if health && !pod.passes_health && !world.never_healthy.contains(&pod.revision) {
+        steps.push(Progress::Healthy(at));
+    }
+    let may_recover = !world.never_recovered.contains(&pod.revision);
+    if recovery && pod.recovery != Recovery::Passed && may_recover {
+        steps.push(Progress::Recovered(at));
     }
 }
 
@@ -196,7 +224,7 @@ fn is_time_relevant(world: &World, state: &ModelState) -> bool {
 }
 
 /// Executes a possible step.
-pub fn progress(world: &World, state: &mut ModelState, step: Progress) {
+pub fn progress(world: &World, state: &mut ModelState, step: Progress, guards: Guards) {
     match step {
         Progress::Start { ordinal, node } => {
             if let Some(pod) = &mut state.api.pods[ordinal] {
@@ -211,6 +239,10 @@ pub fn progress(world: &World, state: &mut ModelState, step: Progress) {
             pod.is_overdue = false;
         }),
         Progress::Overdue(at) => with_pod(state, at, |pod| pod.is_overdue = true),
+        Progress::Healthy(at) => with_pod(state, at, |pod| pod.passes_health = true),
+        Progress::Recovered(at) => with_pod(state, at, |pod| pod.recovery = Recovery::Passed),
+        Progress::Result(at) => deliver_result(state, at, guards),
+        Progress::CountsAgain(at) => with_pod(state, at, |pod| pod.is_announced = false),
         Progress::Finish(at) => {
             stop_instance(state, at);
             state.api.pods[at] = None;
@@ -234,6 +266,18 @@ pub fn progress(world: &World, state: &mut ModelState, step: Progress) {
             }
         }
     }
+}
+
+/// A late result counts for its pod alone. A node that writes it by name gives it to the successor of the pod.
+fn deliver_result(state: &mut ModelState, at: usize, guards: Guards) {
+    let of_pod = state.late_results[at].take();
+    with_pod(state, at, |pod| {
+        if Some(pod.uid) == of_pod {
+            pod.recovery = Recovery::Passed;
+        } else if !guards.results_by_uid {
+            pod.recovery = Recovery::Borrowed;
+        }
+    });
 }
 
 fn with_pod(state: &mut ModelState, at: usize, change: impl FnOnce(&mut Pod)) {
@@ -372,6 +416,13 @@ fn applies_to(state: &ModelState, fault: Fault, at: usize) -> bool {
             let is_down = !matches!(pod.health, Health::Ready(_));
             pod.phase == Phase::Running && is_down && !pod.is_overdue
         }),
+        Fault::Sick => pod.is_some_and(|pod| pod.passes_health),
+        Fault::Relapse => pod.is_some_and(|pod| pod.recovery == Recovery::Passed),
+        Fault::LateResult => pod.is_some_and(|pod| {
+            let is_ready = matches!(pod.health, Health::Ready(_));
+            is_ready && pod.recovery == Recovery::Pending && state.late_results[at].is_none()
+        }),
+        Fault::Announce => pod.is_some_and(|pod| !pod.is_announced),
         Fault::NodeLost | Fault::DeleteSet(_) | Fault::CreateSet | Fault::Pardon => true,
     }
 }
@@ -388,6 +439,16 @@ pub fn fail(world: &World, state: &mut ModelState, fault: Fault, at: usize, guar
         }
         Fault::Unready => with_pod(state, at, |pod| pod.health = Health::Lost),
         Fault::Delete => terminate(state, at),
+        Fault::Sick => with_pod(state, at, |pod| pod.passes_health = false),
+        Fault::Relapse => with_pod(state, at, |pod| pod.recovery = Recovery::Pending),
+        Fault::LateResult => state.late_results[at] = state.api.pods[at].map(|pod| pod.uid),
+        Fault::Announce => {
+            if let (Some(pod), Ok(ordinal)) = (state.api.pods[at], u8::try_from(at))
+                && server::permits_eviction(state, ordinal, pod.uid, guards) == Reply::Done
+            {
+                with_pod(state, at, |pod| pod.is_announced = true);
+            }
+        }
         Fault::Slow => with_pod(state, at, |pod| pod.is_overdue = true),
         Fault::Pardon => {
             if let Some(revision) = &mut state.api.revisions[at] {

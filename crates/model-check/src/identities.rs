@@ -59,6 +59,9 @@ impl Ids for ModelState {
                 op.ids(visit);
             }
         }
+        for pod in self.late_results.iter_mut().flatten() {
+            visit(Kind::Pod, pod);
+        }
         for instance in &mut self.instances {
             visit(Kind::Pod, &mut instance.uid);
         }

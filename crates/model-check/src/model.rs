@@ -336,7 +336,7 @@ impl StatefulSetModel {
                 true
             }
             ModelStep::Progress(step) => {
-                environment::progress(&self.world, state, step);
+                environment::progress(&self.world, state, step, self.seeded.guards);
                 true
             }
         }

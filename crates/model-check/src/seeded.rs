@@ -30,6 +30,10 @@ pub struct Guards {
     pub status_by_version: bool,
     /// Owners are written only to the observed version of the claim.
     pub owners_by_version: bool,
+    /// An eviction waits for the recovery of all healthy pods; otherwise it only counts them.
+    pub eviction_awaits_recovery: bool,
+    /// The result of a check counts for the UID of its pod; otherwise for its name.
+    pub results_by_uid: bool,
     /// The controller waits until its caches have the verdicts that it has stored.
     pub waits_for_verdicts: bool,
     /// An eviction counts the healthy pods in its transaction; otherwise the view of the evictor decides.
@@ -49,6 +53,8 @@ impl Default for Seeded {
                 status_by_version: true,
                 owners_by_version: true,
                 eviction_counts: true,
+                eviction_awaits_recovery: true,
+                results_by_uid: true,
                 waits_for_verdicts: true,
             },
         }

@@ -7,7 +7,7 @@ use controller_planners::stateful_set::write_schedule::WriteOutcome;
 
 use crate::seeded::Guards;
 use crate::state::{
-    Claim, ClaimFate, Health, Kind, ModelState, Op, Phase, Pod, Revision, Set, Status,
+    Claim, ClaimFate, Health, Kind, ModelState, Op, Phase, Pod, Recovery, Revision, Set, Status,
 };
 
 /// The reply to a write.
@@ -178,6 +178,9 @@ fn create_pod(state: &mut ModelState, ordinal: u8, revision: u8, set: u8, guards
         phase: Phase::Pending,
         health: Health::Never,
         is_overdue: false,
+        passes_health: false,
+        recovery: Recovery::Pending,
+        is_announced: false,
         terminating: false,
         node: None,
     });
@@ -197,30 +200,58 @@ fn delete_pod(state: &mut ModelState, ordinal: u8, uid: u8, guards: Guards) -> R
             "the pod web-{ordinal} that is deleted is not the one that was meant"
         ));
     }
-    let was_healthy = pod.is_healthy();
+    let spec = state.api.set.map(|set| set.spec);
+    let was_healthy = spec.is_some_and(|spec| pod.is_healthy(spec.checks));
     if guards.delete_gracefully {
         terminate(state, index);
     } else {
         state.api.pods[index] = None;
     }
-    let needed = state.api.set.map_or(0, |set| set.spec.min_healthy);
-    if was_healthy && state.healthy_pods() < needed {
+    let needed = spec.map_or(0, |spec| usize::from(spec.min_healthy));
+    if was_healthy && state.healthy_pods().count() < needed {
         state.breaks("fewer healthy pods than the guard demands");
+    }
+    let mut healthy = state.healthy_pods();
+    let recovering = healthy.find(|(_, pod)| pod.recovery != Recovery::Passed);
+    let recovering = recovering.map(|(at, _)| at);
+    drop(healthy);
+    if let Some(at) = recovering
+        && was_healthy
+        && spec.is_some_and(|spec| spec.checks.recovery)
+    {
+        state.breaks(format!(
+            "the healthy pod web-{ordinal} is deleted while web-{at} has not recovered"
+        ));
     }
     Reply::Done
 }
 
 /// Evicts a pod for the controller or for a user (rollouts.md R28).
 pub fn evict_pod(state: &mut ModelState, ordinal: u8, uid: u8, guards: Guards) -> Reply {
+    match permits_eviction(state, ordinal, uid, guards) {
+        Reply::Done => delete_pod(state, ordinal, uid, guards),
+        refusal => refusal,
+    }
+}
+
+/// The decision about an eviction: `Done` if the guard permits it.
+pub fn permits_eviction(state: &ModelState, ordinal: u8, uid: u8, guards: Guards) -> Reply {
     let (Some(set), Some(pod)) = (state.api.set, state.pod_with(ordinal, uid)) else {
         return Reply::NotFound;
     };
-    let lost = u8::from(set.spec.desires(usize::from(ordinal)));
-    let is_enough = state.healthy_pods() >= set.spec.min_healthy + lost;
-    if guards.eviction_counts && pod.is_healthy() && !is_enough {
+    let others = || {
+        state
+            .healthy_pods()
+            .filter(|(at, _)| *at != usize::from(ordinal))
+    };
+    let is_enough = others().count() >= usize::from(set.spec.min_healthy);
+    let awaits_recovery = set.spec.checks.recovery && guards.eviction_awaits_recovery;
+    let is_recovering = others().any(|(_, pod)| pod.recovery == Recovery::Pending);
+    let is_held = !is_enough || (awaits_recovery && is_recovering);
+    if guards.eviction_counts && pod.is_healthy(set.spec.checks) && is_held {
         return Reply::Held;
     }
-    delete_pod(state, ordinal, uid, guards)
+    Reply::Done
 }
 
 /// Marks a pod for deletion. A pod without a node is removed at once.

@@ -108,7 +108,7 @@ impl StatefulSetModel {
             let Some(step) = steps.into_iter().rev().find(|step| is_inevitable(*step)) else {
                 return has_changed;
             };
-            environment::progress(&self.world, state, step);
+            environment::progress(&self.world, state, step, self.seeded.guards);
             *state = std::mem::take(state).canonical();
             has_changed = true;
         }
@@ -166,6 +166,13 @@ impl StatefulSetModel {
         let is_bad = |template: Option<u8>| {
             template.is_some_and(|template| self.world.bad_templates.contains(&template))
         };
+        if self.world.ends_by_guard(state, set) && !planned.goal_reached {
+            let mut reasons = planned.reasons.iter();
+            return match reasons.any(|reason| reason.starts_with("the guard of")) {
+                true => Ok(()),
+                false => Err("rest without the goal, and the guard holds no pod".to_owned()),
+            };
+        }
         if is_bad(update) || is_bad(current) {
             return match planned.reasons.is_empty() && !planned.goal_reached {
                 true => Err("rest without the goal and without a reason".to_owned()),

@@ -49,6 +49,15 @@ pub enum Answer {
     Rollback,
 }
 
+/// The checks of the guard of a set's policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Checks {
+    /// A healthy pod passes this check, beside its readiness.
+    pub health: bool,
+    /// While a healthy pod has not passed this check, no other healthy pod is deleted.
+    pub recovery: bool,
+}
+
 /// The fields of a set that a user can change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Spec {
@@ -70,6 +79,8 @@ pub struct Spec {
     pub recreate: bool,
     /// The answer of the policy to a rollout that fails; `None` if no rollout is judged.
     pub on_failure: Option<Answer>,
+    /// The checks of the guard.
+    pub checks: Checks,
 }
 
 impl Spec {
@@ -157,6 +168,16 @@ pub enum Health {
     Ready(u8),
 }
 
+/// The result of the recovery check of a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Recovery {
+    /// The check has not succeeded.
+    Pending,
+    Passed,
+    /// The pod has the result of another pod of its name, which no server writes.
+    Borrowed,
+}
+
 /// A pod; its ordinal is its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Pod {
@@ -169,6 +190,11 @@ pub struct Pod {
     pub health: Health,
     /// Whether the pod is not Ready at its deadline. `false` in worlds without verdicts.
     pub is_overdue: bool,
+    /// Whether the health check of the guard has succeeded.
+    pub passes_health: bool,
+    pub recovery: Recovery,
+    /// Whether an eviction has announced the deletion of the pod a moment ago, and the deletion did not follow.
+    pub is_announced: bool,
     /// Whether the pod is being deleted.
     pub terminating: bool,
     /// The node of the pod. The planner does not read it.
@@ -176,9 +202,11 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// Whether the guard of a policy counts the pod.
-    pub fn is_healthy(&self) -> bool {
-        matches!(self.health, Health::Ready(_)) && !self.terminating
+    /// Whether the guard of a policy decides about the deletion of the pod.
+    pub fn is_healthy(&self, checks: Checks) -> bool {
+        matches!(self.health, Health::Ready(_))
+            && !self.terminating
+            && (self.passes_health || !checks.health)
     }
 }
 
@@ -397,6 +425,8 @@ pub struct ModelState {
     pub former_cached: Option<Objects>,
     /// The running instances.
     pub instances: Vec<Instance>,
+    /// The pods, by ordinal, whose nodes have sent a successful result of the recovery check that has not arrived.
+    pub late_results: [Option<Id>; ORDINALS],
     /// Whether the first node is disconnected.
     pub node_lost: bool,
     /// The fates of claims.
@@ -467,15 +497,15 @@ impl ModelState {
         self.former_cached = Some(snapshot);
     }
 
-    /// The number of healthy pods among the desired ordinals.
-    pub fn healthy_pods(&self) -> u8 {
-        let Some(set) = &self.api.set else {
-            return 0;
-        };
+    /// The healthy pods among the desired ordinals that are not about to be deleted, with their ordinals.
+    pub fn healthy_pods(&self) -> impl Iterator<Item = (usize, &Pod)> {
+        let spec = self.api.set.map(|set| set.spec);
         let pods = self.api.pods.iter().enumerate();
-        let healthy = pods
-            .filter(|(at, pod)| set.spec.desires(*at) && pod.as_ref().is_some_and(Pod::is_healthy));
-        u8::try_from(healthy.count()).unwrap_or(u8::MAX)
+        let pods = pods.filter_map(|(at, pod)| Some((at, pod.as_ref()?)));
+        pods.filter(move |(at, pod)| {
+            let is_counted = |spec: Spec| !pod.is_announced && pod.is_healthy(spec.checks);
+            spec.is_some_and(|spec| spec.desires(*at) && is_counted(spec))
+        })
     }
 
     /// The pod of an ordinal, if it has this UID.

@@ -6,7 +6,7 @@ use crate::environment::Progress;
 use crate::model::{ControllerRole, ModelStep, StatefulSetModel, Watch};
 use crate::plans::letter;
 use crate::server;
-use crate::state::{Health, ModelState, Objects, Op, Owners, Phase, Pod};
+use crate::state::{Health, ModelState, Objects, Op, Owners, Phase, Pod, Recovery};
 use crate::world::{Edit, Fault};
 
 /// The description of a path: each step, and the state after it.
@@ -123,6 +123,10 @@ fn fault_in_words(fault: Fault, at: usize) -> String {
         Fault::DeleteSet(None) => "somebody deletes the set in the background".to_owned(),
         Fault::DeleteSet(Some(deletion)) => format!("somebody deletes the set ({deletion:?})"),
         Fault::Slow => format!("web-{at} is not Ready in time"),
+        Fault::Sick => format!("the health check fails in web-{at}"),
+        Fault::Relapse => format!("web-{at} has not recovered any more"),
+        Fault::LateResult => format!("the result of the recovery check of web-{at} is late"),
+        Fault::Announce => format!("somebody evicts web-{at}, and nobody deletes it"),
         Fault::Pardon => format!("somebody removes the verdict about {}", letter_at(at)),
         Fault::CreateSet => "somebody makes the set anew".to_owned(),
     }
@@ -133,6 +137,10 @@ fn progress_in_words(step: Progress) -> String {
         Progress::Start { ordinal, node } => format!("node {node} starts web-{ordinal}"),
         Progress::Ready(at) => format!("web-{at} becomes Ready"),
         Progress::Overdue(at) => format!("web-{at} is not Ready in time"),
+        Progress::Healthy(at) => format!("web-{at} passes the health check"),
+        Progress::Recovered(at) => format!("web-{at} has recovered"),
+        Progress::Result(at) => format!("the late result about web-{at} arrives"),
+        Progress::CountsAgain(at) => format!("web-{at} counts again"),
         Progress::Finish(at) => format!("the node confirms that web-{at} is gone"),
         Progress::Reap(_) => "a node ends what no pod stands for".to_owned(),
         Progress::Evict(at) => format!("web-{at} on the lost node is to be deleted"),
@@ -278,9 +286,20 @@ fn pod_in_words(at: usize, pod: &Pod) -> String {
     } else {
         ""
     };
-    let overdue = if pod.is_overdue { " overdue" } else { "" };
+    let facts = [
+        (pod.is_overdue, " overdue"),
+        (pod.passes_health, " healthy"),
+        (pod.recovery == Recovery::Passed, " recovered"),
+        (
+            pod.recovery == Recovery::Borrowed,
+            " with the result of another",
+        ),
+        (pod.is_announced, " announced"),
+    ];
+    let facts = facts.into_iter().filter(|(holds, _)| *holds);
+    let facts: String = facts.map(|(_, text)| text).collect();
     format!(
-        "web-{at}#{}:{} {health}{overdue}{deletion}",
+        "web-{at}#{}:{} {health}{facts}{deletion}",
         pod.uid,
         letter(pod.revision)
     )

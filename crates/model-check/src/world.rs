@@ -1,6 +1,6 @@
 //! A world: the set, its faults, and their maximum number.
 
-use crate::state::{Answer, Budget, Deletion, Spec};
+use crate::state::{Answer, Budget, Checks, Deletion, ModelState, Set, Spec};
 
 /// The update strategy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +73,14 @@ pub enum Fault {
     Slow,
     /// A user removes the verdict about a template.
     Pardon,
+    /// The health check of the guard fails in a pod.
+    Sick,
+    /// A pod has not recovered any more: it copies data again.
+    Relapse,
+    /// A successful result of the recovery check of a pod is late.
+    LateResult,
+    /// A user evicts a pod, and the announced deletion does not follow.
+    Announce,
 }
 
 /// The initial state of a world.
@@ -106,6 +114,10 @@ pub struct World {
     pub nodes: u8,
     /// Templates whose pods never become Ready.
     pub bad_templates: &'static [u8],
+    /// Templates whose pods never pass the health check.
+    pub never_healthy: &'static [u8],
+    /// Templates whose pods never pass the recovery check.
+    pub never_recovered: &'static [u8],
     /// The initial state.
     pub begin: Begin,
     /// The initial specification.
@@ -138,6 +150,16 @@ impl World {
         self.spec.on_failure.is_some() || self.edits.iter().any(changes_answer)
     }
 
+    /// Whether the guard ends a rollout: because the pods of the template never pass a check, or because a pod that
+    /// never recovers holds the pods above it, which come first.
+    pub fn ends_by_guard(&self, state: &ModelState, set: &Set) -> bool {
+        let template = set.spec.template;
+        let mut pods = state.api.pods.iter().flatten();
+        self.never_healthy.contains(&template)
+            || self.never_recovered.contains(&template)
+            || pods.any(|pod| self.never_recovered.contains(&pod.revision))
+    }
+
     /// The world with that name.
     pub fn named(name: &str) -> Option<Self> {
         crate::worlds::all()
@@ -160,6 +182,8 @@ pub(crate) fn plain(name: &'static str, about: &'static str) -> World {
         annotations: &[],
         nodes: 1,
         bad_templates: &[],
+        never_healthy: &[],
+        never_recovered: &[],
         begin: Begin::Fresh,
         spec: Spec {
             replicas: 2,
@@ -171,6 +195,7 @@ pub(crate) fn plain(name: &'static str, about: &'static str) -> World {
             min_healthy: 0,
             recreate: false,
             on_failure: None,
+            checks: Checks::default(),
         },
         edits: Vec::new(),
         faults: &[],

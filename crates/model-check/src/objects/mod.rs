@@ -26,9 +26,12 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use object_model::ResourceVersion;
 use resource_kinds::annotations::REJECTED;
 use resource_kinds::labels;
+use resource_kinds::reasons::pod_condition;
 use resource_kinds::stateful_set_policy::Evidence;
 
-use crate::state::{Aim, Health, Id, Objects, Op, Owners, Phase, Pod, Revision, Set, TEMPLATES};
+use crate::state::{
+    Aim, Health, Id, Objects, Op, Owners, Phase, Pod, Recovery, Revision, Set, TEMPLATES,
+};
 use crate::world::{Strategy, World};
 use numbered::Numbered;
 
@@ -200,12 +203,28 @@ impl Builder {
             Health::Never if is_timely => RECENTLY,
             _ => STARTED,
         };
-        let condition = PodCondition {
-            type_: "Ready".to_owned(),
-            status: ready.to_owned(),
+        let condition = |kind: &str, status: &str, changed| PodCondition {
+            type_: kind.to_owned(),
+            status: status.to_owned(),
             last_transition_time: Some(at(changed)),
             ..PodCondition::default()
         };
+        let checks = self.world.spec.checks;
+        let results = [
+            (checks.health, pod.passes_health, pod_condition::HEALTHY),
+            (
+                checks.recovery,
+                pod.recovery != Recovery::Pending,
+                pod_condition::RECOVERED,
+            ),
+            (pod.is_announced, true, pod_condition::DISRUPTION_TARGET),
+        ];
+        let results = results.into_iter().filter(|(is_set, ..)| *is_set);
+        let results = results.map(|(_, holds, kind)| {
+            condition(kind, if holds { "True" } else { "False" }, RECENTLY)
+        });
+        let mut conditions = vec![condition(pod_condition::READY, ready, changed)];
+        conditions.extend(results);
         let phase = match pod.phase {
             Phase::Pending => "Pending",
             Phase::Running => "Running",
@@ -219,6 +238,7 @@ impl Builder {
                 // The model has no versions of pods.
                 resource_version: Some("1".to_owned()),
                 labels: Some(pod_labels),
+                annotations: policy::check_annotations(checks),
                 owner_references: pod.owner.map(|set| vec![owner_set(set)]),
                 creation_timestamp: Some(at(STARTED)),
                 deletion_timestamp: pod.terminating.then(|| at(CEASED)),
@@ -231,7 +251,7 @@ impl Builder {
             }),
             status: Some(PodStatus {
                 phase: Some(phase.to_owned()),
-                conditions: Some(vec![condition]),
+                conditions: Some(conditions),
                 start_time: Some(at(started)),
                 ..PodStatus::default()
             }),

@@ -1,13 +1,16 @@
 //! The policy of the set.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::ExecAction;
 use object_model::IntOrPercent;
 use resource_kinds::stateful_set_policy::{
-    Guard, MinHealthy, OnFailure, PolicySpec, RolloutRules, RolloutStrategy, StatefulSetPolicy,
+    CheckKind, Guard, GuardCheck, MinHealthy, OnFailure, PolicySpec, RolloutRules, RolloutStrategy,
+    StatefulSetPolicy,
 };
 
-use crate::state::{Answer, Spec};
+use crate::state::{Answer, Checks, Spec};
 
 /// The time until a new pod is Ready, in seconds.
 const DEADLINE: u32 = 600;
@@ -16,8 +19,8 @@ const DEADLINE: u32 = 600;
 pub(super) fn policy(spec: Spec) -> Option<Arc<StatefulSetPolicy>> {
     let guard = Guard {
         min_healthy: MinHealthy::Part(IntOrPercent::Int(spec.min_healthy.into())),
-        health: None,
-        recovered: None,
+        health: check(spec.checks.health),
+        recovered: check(spec.checks.recovery),
         budgets: false,
     };
     let has_rollout = spec.recreate || spec.on_failure.is_some();
@@ -33,6 +36,29 @@ pub(super) fn policy(spec: Spec) -> Option<Arc<StatefulSetPolicy>> {
             ..StatefulSetPolicy::default()
         })
     })
+}
+
+/// A check of the guard. The model has its results, and no command.
+fn check(is_set: bool) -> Option<GuardCheck> {
+    is_set.then(|| GuardCheck {
+        exec: Some(ExecAction {
+            command: Some(vec!["check".to_owned()]),
+        }),
+        ..GuardCheck::default()
+    })
+}
+
+/// The annotations with the checks that the node of a pod runs.
+pub(super) fn check_annotations(checks: Checks) -> Option<BTreeMap<String, String>> {
+    let all = [
+        (CheckKind::Health, checks.health),
+        (CheckKind::Recovery, checks.recovery),
+    ];
+    let texts = all
+        .into_iter()
+        .filter_map(|(kind, is_set)| Some((kind.annotation().to_owned(), check(is_set)?.text())));
+    let texts: BTreeMap<_, _> = texts.collect();
+    (!texts.is_empty()).then_some(texts)
 }
 
 fn rollout(spec: Spec) -> RolloutRules {

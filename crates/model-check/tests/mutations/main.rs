@@ -1,5 +1,6 @@
 //! Injected mistakes, each of which the checker must detect, in a world without other violations.
 
+mod guard_checks;
 mod verdicts;
 
 use std::sync::Arc;
@@ -59,6 +60,14 @@ pub(crate) fn with_plan(plan: fn(&Observed, &mut StatefulSetPlan)) -> Seeded {
     Seeded {
         plan: Some(plan),
         ..Seeded::default()
+    }
+}
+
+/// Only the effect of a mistake is detected, not the plan.
+pub(crate) fn by_effect(seeded: Seeded) -> Seeded {
+    Seeded {
+        skips_plan_checks: true,
+        ..seeded
     }
 }
 

@@ -13,7 +13,7 @@ use resource_kinds::reasons::pod_condition;
 use resource_kinds::stateful_set_policy::{Evidence, OnFailure};
 use resource_kinds::{MetadataIdentity, labels};
 
-use super::{check_detects, with_input, with_plan, without_guard, world};
+use super::{by_effect, check_detects, with_input, with_plan, without_guard, world};
 
 /// The time of every plan, in seconds.
 const NOW: i64 = 2_000_000;
@@ -27,14 +27,6 @@ fn rollback(edits: u8, faults: u8) -> World {
             ..Budget::default()
         },
         ..world("verdict-rollback")
-    }
-}
-
-/// Only the effect of a mistake is detected, not the plan.
-fn by_effect(seeded: Seeded) -> Seeded {
-    Seeded {
-        skips_plan_checks: true,
-        ..seeded
     }
 }
 

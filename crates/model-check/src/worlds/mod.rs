@@ -1,5 +1,7 @@
 //! The worlds that the checker explores.
 
+mod policies;
+
 use crate::state::Answer;
 use crate::world::{
     Edit, Fault, POD_FAULTS, SET_FAULTS, Strategy, World, budget, plain, replicas, templates,
@@ -10,7 +12,8 @@ pub fn all() -> Vec<World> {
     let mut worlds = scaling();
     worlds.extend(rollouts());
     worlds.extend(limited_rollouts());
-    worlds.extend(verdicts());
+    worlds.extend(policies::verdicts());
+    worlds.extend(policies::guard_checks());
     worlds.extend(claims());
     worlds.extend(nodes_and_owners());
     worlds.extend(two_leaders());
@@ -178,97 +181,6 @@ fn limited_rollouts() -> Vec<World> {
             .faults(&[Fault::Delete])
             .budget(budget(2, 1, 0, 0, 0))
             .with(|world| world.history = 0),
-    ]
-}
-
-/// Rollouts that a policy judges: template 1 is bad, and pods of the others may be slow.
-fn verdicts() -> Vec<World> {
-    let judged = |world: World, answer: Answer| {
-        world.settled(2).with(|world| {
-            world.bad_templates = &[1];
-            world.spec.on_failure = Some(answer);
-        })
-    };
-    vec![
-        judged(
-            plain("verdict-hold", "a rollout that fails is held"),
-            Answer::Hold,
-        )
-        .edits(templates(&[0, 1, 2]))
-        .faults(&[Fault::Slow, Fault::Delete, Fault::Unready])
-        .budget(budget(2, 1, 0, 0, 0)),
-        judged(
-            plain("verdict-rollback", "a rollout that fails is taken back"),
-            Answer::Rollback,
-        )
-        .edits(templates(&[0, 1, 2]))
-        .faults(&[Fault::Slow, Fault::Delete, Fault::Unready])
-        .budget(budget(2, 1, 0, 0, 1)),
-        judged(
-            plain("verdict-lagging", "the same with watches behind"),
-            Answer::Rollback,
-        )
-        .edits(templates(&[0, 1, 2]))
-        .faults(&[Fault::Slow])
-        .budget(budget(2, 1, 0, 1, 0)),
-        judged(
-            plain("verdict-takeover", "the same with a second controller"),
-            Answer::Rollback,
-        )
-        .edits(templates(&[0, 1]))
-        .faults(&[Fault::Slow])
-        .budget(budget(2, 1, 1, 0, 0)),
-        judged(
-            plain(
-                "verdict-parallel",
-                "all at once, a guard that holds healthy pods, and verdicts that a user removes",
-            ),
-            Answer::Rollback,
-        )
-        .parallel()
-        .edits(templates(&[0, 1]))
-        .faults(&[Fault::Slow, Fault::Pardon])
-        .budget(budget(2, 1, 0, 0, 0))
-        .with(|world| {
-            world.spec.replicas = 3;
-            (world.max_unavailable, world.spec.min_healthy) = (Some(2), 1);
-        }),
-        judged(
-            plain("verdict-policy", "the policy changes its answer"),
-            Answer::Hold,
-        )
-        .edits(vec![
-            Edit::Template(1),
-            Edit::Template(0),
-            Edit::OnFailure(None),
-            Edit::OnFailure(Some(Answer::Rollback)),
-        ])
-        .faults(&[Fault::Delete])
-        .budget(budget(3, 1, 0, 0, 0)),
-        judged(
-            plain(
-                "verdict-partition",
-                "pods below the partition stay, on the way back as well",
-            ),
-            Answer::Rollback,
-        )
-        .edits(vec![
-            Edit::Template(1),
-            Edit::Template(0),
-            Edit::Partition(0),
-        ])
-        .faults(&[Fault::Delete])
-        .budget(budget(2, 1, 0, 0, 0))
-        .with(|world| (world.spec.replicas, world.spec.partition) = (3, 1)),
-        judged(
-            plain("verdict-recreate", "all pods end, on the way back as well"),
-            Answer::Rollback,
-        )
-        .parallel()
-        .edits(templates(&[0, 1]))
-        .faults(&[Fault::Slow, Fault::Delete])
-        .budget(budget(2, 1, 0, 0, 0))
-        .with(|world| world.spec.recreate = true),
     ]
 }
 

@@ -1,0 +1,173 @@
+//! Sets with a policy.
+
+use crate::state::{Answer, Checks};
+use crate::world::{Edit, Fault, World, budget, plain, templates};
+
+/// Rollouts that a policy judges: template 1 is bad, and pods of the others may be slow.
+pub(super) fn verdicts() -> Vec<World> {
+    let judged = |world: World, answer: Answer| {
+        world.settled(2).with(|world| {
+            world.bad_templates = &[1];
+            world.spec.on_failure = Some(answer);
+        })
+    };
+    vec![
+        judged(
+            plain("verdict-hold", "a rollout that fails is held"),
+            Answer::Hold,
+        )
+        .edits(templates(&[0, 1, 2]))
+        .faults(&[Fault::Slow, Fault::Delete, Fault::Unready])
+        .budget(budget(2, 1, 0, 0, 0)),
+        judged(
+            plain("verdict-rollback", "a rollout that fails is taken back"),
+            Answer::Rollback,
+        )
+        .edits(templates(&[0, 1, 2]))
+        .faults(&[Fault::Slow, Fault::Delete, Fault::Unready])
+        .budget(budget(2, 1, 0, 0, 1)),
+        judged(
+            plain("verdict-lagging", "the same with watches behind"),
+            Answer::Rollback,
+        )
+        .edits(templates(&[0, 1, 2]))
+        .faults(&[Fault::Slow])
+        .budget(budget(2, 1, 0, 1, 0)),
+        judged(
+            plain("verdict-takeover", "the same with a second controller"),
+            Answer::Rollback,
+        )
+        .edits(templates(&[0, 1]))
+        .faults(&[Fault::Slow])
+        .budget(budget(2, 1, 1, 0, 0)),
+        judged(
+            plain(
+                "verdict-parallel",
+                "all at once, a guard that holds healthy pods, and verdicts that a user removes",
+            ),
+            Answer::Rollback,
+        )
+        .parallel()
+        .edits(templates(&[0, 1]))
+        .faults(&[Fault::Slow, Fault::Pardon])
+        .budget(budget(2, 1, 0, 0, 0))
+        .with(|world| {
+            world.spec.replicas = 3;
+            (world.max_unavailable, world.spec.min_healthy) = (Some(2), 1);
+        }),
+        judged(
+            plain("verdict-policy", "the policy changes its answer"),
+            Answer::Hold,
+        )
+        .edits(vec![
+            Edit::Template(1),
+            Edit::Template(0),
+            Edit::OnFailure(None),
+            Edit::OnFailure(Some(Answer::Rollback)),
+        ])
+        .faults(&[Fault::Delete])
+        .budget(budget(3, 1, 0, 0, 0)),
+        judged(
+            plain(
+                "verdict-partition",
+                "pods below the partition stay, on the way back as well",
+            ),
+            Answer::Rollback,
+        )
+        .edits(vec![
+            Edit::Template(1),
+            Edit::Template(0),
+            Edit::Partition(0),
+        ])
+        .faults(&[Fault::Delete])
+        .budget(budget(2, 1, 0, 0, 0))
+        .with(|world| (world.spec.replicas, world.spec.partition) = (3, 1)),
+        judged(
+            plain("verdict-recreate", "all pods end, on the way back as well"),
+            Answer::Rollback,
+        )
+        .parallel()
+        .edits(templates(&[0, 1]))
+        .faults(&[Fault::Slow, Fault::Delete])
+        .budget(budget(2, 1, 0, 0, 0))
+        .with(|world| world.spec.recreate = true),
+    ]
+}
+
+/// Rollouts under a guard with checks of its own.
+pub(super) fn guard_checks() -> Vec<World> {
+    let guarded = |world: World, checks: Checks| {
+        world
+            .settled(2)
+            .with(|world| (world.spec.min_healthy, world.spec.checks) = (1, checks))
+    };
+    let recovery = Checks {
+        recovery: true,
+        ..Checks::default()
+    };
+    let health = Checks {
+        health: true,
+        ..Checks::default()
+    };
+    vec![
+        guarded(
+            plain(
+                "recovered",
+                "the next pod waits for the recovery of the others, results are late",
+            ),
+            recovery,
+        )
+        .edits(templates(&[0, 1]))
+        .faults(&[
+            Fault::LateResult,
+            Fault::Relapse,
+            Fault::Delete,
+            Fault::Evict,
+        ])
+        .budget(budget(2, 2, 0, 0, 0)),
+        guarded(
+            plain(
+                "recovered-parallel",
+                "the same in a set that updates two pods at once",
+            ),
+            recovery,
+        )
+        .parallel()
+        .edits(templates(&[0, 1]))
+        .faults(&[Fault::LateResult, Fault::Relapse, Fault::Unready])
+        .budget(budget(1, 1, 0, 0, 0))
+        .with(|world| (world.spec.replicas, world.max_unavailable) = (3, Some(2))),
+        guarded(
+            plain(
+                "recovered-never",
+                "a template whose pods never recover, put right or taken back, watches behind",
+            ),
+            recovery,
+        )
+        .edits(templates(&[0, 1, 2]))
+        .faults(&[Fault::Evict])
+        .budget(budget(2, 1, 0, 1, 0))
+        .with(|world| world.never_recovered = &[1]),
+        guarded(
+            plain(
+                "health-check",
+                "pods are ready and fail the check of the guard, deletions are announced",
+            ),
+            health,
+        )
+        .edits(templates(&[0, 1, 2]))
+        .faults(&[Fault::Sick, Fault::Evict, Fault::Announce])
+        .budget(budget(2, 2, 0, 0, 0))
+        .with(|world| world.never_healthy = &[1]),
+        guarded(
+            plain("health-check-takeover", "the same with a second controller"),
+            Checks {
+                health: true,
+                recovery: true,
+            },
+        )
+        .edits(vec![Edit::Template(1), Edit::Replicas(1)])
+        .faults(&[Fault::Sick, Fault::Relapse])
+        .budget(budget(1, 1, 1, 0, 0)),
+    ]
+}
