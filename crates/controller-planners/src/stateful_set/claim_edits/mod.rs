@@ -191,7 +191,9 @@ impl Candidate<'_, '_> {
     fn is_changing(&self) -> bool {
         match self.volume {
             VolumeFit::Changing => true,
-            VolumeFit::Differs { is_changing, .. } => is_changing,
+            VolumeFit::Differs { is_changing, .. } | VolumeFit::OverSized { is_changing } => {
+                is_changing
+            }
             _ => false,
         }
     }
@@ -242,7 +244,7 @@ fn count(parsed: &ParsedSet<'_>, candidates: &[Candidate<'_, '_>]) -> Vec<Templa
         let count = match candidate.volume {
             _ if candidate.has_failed() => &mut counts.failed,
             VolumeFit::Incompatible => &mut counts.incompatible,
-            VolumeFit::OverSized => &mut counts.over_sized,
+            VolumeFit::OverSized { .. } => &mut counts.over_sized,
             VolumeFit::Compatible if candidate.metadata.is_empty() => &mut counts.compatible,
             _ => &mut counts.updating,
         };

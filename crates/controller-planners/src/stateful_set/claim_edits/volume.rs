@@ -21,7 +21,10 @@ pub(super) enum VolumeFit {
     Changing,
     /// The volume changes when the claim is bound, or when a pod uses the volume.
     Waiting,
-    OverSized,
+    OverSized {
+        /// Whether the volume follows an edit to an earlier template now.
+        is_changing: bool,
+    },
     Incompatible,
     /// The claim is to be edited.
     Differs {
@@ -94,7 +97,7 @@ pub(super) fn compare(
     }
     match failure {
         Some(message) => VolumeFit::Failed(message),
-        None if size < request && !is_grown => VolumeFit::OverSized,
+        None if size < request && !is_grown => VolumeFit::OverSized { is_changing },
         None if is_changing => VolumeFit::Changing,
         None if grows => VolumeFit::Waiting,
         None => VolumeFit::Compatible,
@@ -113,15 +116,16 @@ fn is_modified(claim: &PersistentVolumeClaim) -> bool {
         && present.unwrap_or_default() != attributes_class(claim).unwrap_or_default()
 }
 
-/// Whether the volume has its new size, and only its file system has not.
+/// Whether the volume has the requested size, and only its file system has not.
 fn is_resized(claim: &PersistentVolumeClaim) -> bool {
     let conditions = claim
         .status
         .iter()
         .flat_map(|status| status.conditions.iter().flatten());
-    conditions
-        .into_iter()
-        .any(|condition| condition.type_ == "FileSystemResizePending" && condition.status == "True")
+    let mut conditions = conditions.into_iter();
+    let is_pending =
+        conditions.any(|one| one.type_ == "FileSystemResizePending" && one.status == "True");
+    is_pending && !is_growth_of_another_request(claim)
 }
 
 /// Whether the claim has the fields of the template that no claim can change.
@@ -144,10 +148,20 @@ fn is_compatible(
         && template.selector == claim.selector
 }
 
-/// The message of a change that failed: of a growth, and of a change of attributes if the template has a class.
+/// Whether the last growth was for another request than the present one, which the driver has not begun yet.
+fn is_growth_of_another_request(claim: &PersistentVolumeClaim) -> bool {
+    let status = claim.status.as_ref();
+    let allocated = status.and_then(|status| status.allocated_resources.as_ref()?.get("storage"));
+    let allocated = allocated.and_then(|allocated| allocated.0.parse::<Quantity>().ok());
+    allocated.is_some() && allocated != claim_size::requested(claim)
+}
+
+/// The message of a change that failed: of a growth to the present request, and of a change of attributes if the template
+/// has a class.
 fn failure(claim: &PersistentVolumeClaim, has_class: bool) -> Option<String> {
+    let is_present = !is_growth_of_another_request(claim);
     let is_failure = |kind: &str| match kind {
-        "ControllerResizeError" | "NodeResizeError" => true,
+        "ControllerResizeError" | "NodeResizeError" => is_present,
         "ModifyVolumeError" => has_class,
         _ => false,
     };
@@ -160,7 +174,8 @@ fn failure(claim: &PersistentVolumeClaim, has_class: bool) -> Option<String> {
         return Some(text.unwrap_or_else(|| failed.type_.clone()));
     }
     let mut states = status.allocated_resource_statuses.iter().flatten();
-    if let Some((_, state)) = states.find(|(_, state)| state.ends_with("Infeasible")) {
+    if let Some((_, state)) = states.find(|(_, state)| is_present && state.ends_with("Infeasible"))
+    {
         return Some(state.clone());
     }
     let modification = status.modify_volume_status.as_ref()?;

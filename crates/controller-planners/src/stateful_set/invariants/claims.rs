@@ -136,8 +136,9 @@ fn kept_claims_are_nobodys(
     }
 }
 
-/// An edit concerns a claim that was read, never gives a claim less room than its volume has, and changes at most
-/// `parallel` volumes at once, except those that were refused before (rollouts.md C5, C6).
+/// An edit concerns a claim that was read, never gives a claim less room than its volume has, and begins to change at most
+/// `parallel` volumes at once, except those that were refused before. A volume with a larger request follows an earlier
+/// edit already (rollouts.md C5, C6).
 pub(super) fn edits_keep_data(
     parsed: &ParsedSet<'_>,
     plan: &StatefulSetPlan,
@@ -170,7 +171,6 @@ pub(super) fn edits_keep_data(
         let ClaimEdit::Volume(edit) = &**edit else {
             continue;
         };
-        begun += u32::from(is_new);
         let volume = claim
             .status
             .as_ref()
@@ -187,6 +187,8 @@ pub(super) fn edits_keep_data(
                 .and_then(|all| all.get("storage"))
                 .map(|size| &size.0),
         );
+        let follows = edit.storage.is_some() && volume.is_some() && before > volume;
+        begun += u32::from(is_new && !follows);
         let after = size(edit.storage.as_ref());
         if after.is_some() && after < before && after <= volume {
             violations.push(format!("claim {name} gets less room than its volume has"));

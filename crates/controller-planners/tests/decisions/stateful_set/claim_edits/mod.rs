@@ -1,5 +1,6 @@
 //! Claims that follow an edit of their template (rollouts.md C).
 
+mod growth;
 mod templates;
 
 use std::collections::BTreeMap;
