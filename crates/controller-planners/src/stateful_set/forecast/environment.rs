@@ -195,6 +195,7 @@ fn follow(claim: &mut PersistentVolumeClaim) -> bool {
     let status = claim.status.get_or_insert_default();
     status.phase = Some("Bound".to_owned());
     if grows {
+        status.allocated_resources = requests.clone();
         status.capacity = requests;
     }
     if class.is_some() {
