@@ -1,5 +1,6 @@
 //! The environment of the controller: users, faults, nodes, the garbage collector, the clock.
 
+use crate::claim_edits;
 use crate::seeded::Guards;
 use crate::server::{self, Reply, terminate};
 use crate::state::{
@@ -28,6 +29,10 @@ pub enum Progress {
     Recovered(usize),
     /// A late result of the recovery check arrives.
     Result(usize),
+    /// The storage of a claim grows, or its file system.
+    Grow(usize),
+    /// A growth that failed succeeds.
+    GrowAfterFailure(usize),
     /// A pod counts again, because its announced deletion did not follow.
     CountsAgain(usize),
     /// The node confirms that a deleted pod has ended.
@@ -71,6 +76,7 @@ pub fn possible(world: &World, state: &ModelState) -> Vec<Progress> {
             if claim.terminating && !in_use(state, at) {
                 steps.push(Progress::ClaimDeleted(at));
             }
+            steps.extend(claim_edits::possible(state, at, claim));
             if !claim.terminating && dangling(state, at, claim.owners) != Owners::default() {
                 steps.push(Progress::CollectClaim(at));
             }
@@ -203,7 +209,7 @@ fn add_check_steps(world: &World, at: usize, pod: &Pod, steps: &mut Vec<Progress
 }
 
 /// Whether a claim is protected: a pod that has a node and has not ended uses the claim.
-fn in_use(state: &ModelState, at: usize) -> bool {
+pub fn in_use(state: &ModelState, at: usize) -> bool {
     state.api.pods[at].is_some_and(|pod| pod.node.is_some() && pod.phase != Phase::Ended)
 }
 
@@ -233,6 +239,7 @@ pub fn progress(world: &World, state: &mut ModelState, step: Progress, guards: G
                 let (uid, ordinal) = (pod.uid, u8::try_from(ordinal).unwrap_or(u8::MAX));
                 state.instances.push(Instance { ordinal, uid, node });
             }
+            claim_edits::bind(state, ordinal);
         }
         Progress::Ready(at) => with_pod(state, at, |pod| {
             pod.health = Health::Ready(0);
@@ -242,6 +249,8 @@ pub fn progress(world: &World, state: &mut ModelState, step: Progress, guards: G
         Progress::Healthy(at) => with_pod(state, at, |pod| pod.passes_health = true),
         Progress::Recovered(at) => with_pod(state, at, |pod| pod.recovery = Recovery::Passed),
         Progress::Result(at) => deliver_result(state, at, guards),
+        Progress::Grow(at) => claim_edits::grow(state, at),
+        Progress::GrowAfterFailure(at) => claim_edits::grow_after_failure(state, at),
         Progress::CountsAgain(at) => with_pod(state, at, |pod| pod.is_announced = false),
         Progress::Finish(at) => {
             stop_instance(state, at);
@@ -423,6 +432,8 @@ fn applies_to(state: &ModelState, fault: Fault, at: usize) -> bool {
             is_ready && pod.recovery == Recovery::Pending && state.late_results[at].is_none()
         }),
         Fault::Announce => pod.is_some_and(|pod| !pod.is_announced),
+        Fault::GrowthFails => state.api.claims[at].is_some_and(|claim| claim.volume.grows()),
+        Fault::Relabel => state.api.claims[at].is_some_and(|claim| !claim.terminating),
         Fault::NodeLost | Fault::DeleteSet(_) | Fault::CreateSet | Fault::Pardon => true,
     }
 }
@@ -449,6 +460,8 @@ pub fn fail(world: &World, state: &mut ModelState, fault: Fault, at: usize, guar
                 with_pod(state, at, |pod| pod.is_announced = true);
             }
         }
+        Fault::GrowthFails => claim_edits::fail(state, at),
+        Fault::Relabel => claim_edits::relabel(state, at),
         Fault::Slow => with_pod(state, at, |pod| pod.is_overdue = true),
         Fault::Pardon => {
             if let Some(revision) = &mut state.api.revisions[at] {

@@ -143,6 +143,10 @@ impl Ids for Op {
                 visit(Kind::ClaimVersion, version);
                 owners.ids(visit);
             }
+            Self::EditClaim { uid, version, .. } => {
+                visit(Kind::Claim, uid);
+                visit(Kind::ClaimVersion, version);
+            }
             Self::ReleasePod { uid, .. }
             | Self::LabelPod { uid, .. }
             | Self::DeletePod { uid, .. }

@@ -7,11 +7,13 @@
 //! pods, a garbage collector, users.
 //!
 //! [`worlds`] lists the worlds, [`model`] the steps; [`environment`] and [`server`] execute the steps on a [`state`];
-//! [`verdicts`] has the rules about revisions whose rollout fails. [`settling`] checks for every state that the world reaches the specified state; [`story`] describes the path to a
+//! [`verdicts`] has the rules about revisions whose rollout fails, [`claim_edits`] those about claims that follow their
+//! template. [`settling`] checks for every state that the world reaches the specified state; [`story`] describes the path to a
 //! violation; [`seeded`] injects mistakes. [`fence`] and [`election`] are worlds with separate models, of a lost node
 //! and of servers that elect a leader.
 
 pub mod check;
+pub mod claim_edits;
 pub mod counters;
 pub mod election;
 pub mod environment;

@@ -7,6 +7,7 @@ use controller_planners::stateful_set::write_schedule::{
 };
 use stateright::{Model, Property};
 
+use crate::claim_edits;
 use crate::counters::Counters;
 use crate::environment::{self, Progress};
 use crate::plans::Plans;
@@ -249,6 +250,7 @@ impl StatefulSetModel {
             .iter()
             .position(|(op_position, _)| *op_position == position)?;
         let (_, op) = work.ops.remove(at);
+        claim_edits::check(&self.world, state, &op, self.seeded.guards);
         let reply = server::write(state, &op, self.seeded.guards);
         self.counters.count_reply(reply);
         if reply == Reply::Done {
@@ -360,9 +362,10 @@ fn remove_unsendable_writes(work: &mut Work, refused: WritePosition) {
     let ready: Vec<WritePosition> = work.schedule.ready().collect();
     work.ops.retain(|(position, _)| {
         let follows_refused = match (refused, *position) {
-            (WritePosition::Prepare(_), WritePosition::Prepare(_) | WritePosition::Pod { .. }) => {
-                true
-            }
+            (
+                WritePosition::Prepare(_),
+                WritePosition::Prepare(_) | WritePosition::Pod { .. } | WritePosition::ClaimEdit(_),
+            ) => true,
             (WritePosition::Pod { work: of, .. }, WritePosition::Pod { work, .. }) => of == work,
             (_, WritePosition::Cleanup(_)) => true,
             _ => false,

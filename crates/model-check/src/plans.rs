@@ -80,6 +80,14 @@ impl Plans {
         })
     }
 
+    /// The reason of the condition in a status that tells how claims fit their template.
+    pub fn claims_condition(&self, text: u16) -> Option<String> {
+        let status = self.builder.statuses.get(text);
+        let mut conditions = status.conditions.into_iter().flatten();
+        let condition = conditions.find(|condition| condition.type_ == kinds::CLAIMS_UP_TO_DATE);
+        condition?.reason
+    }
+
     /// A short text for a status.
     pub fn status_in_words(&self, text: u16) -> String {
         let status = self.builder.statuses.get(text);
@@ -194,7 +202,9 @@ fn write_positions(plan: &StatefulSetPlan) -> Vec<WritePosition> {
         let steps = 0..of_work.actions.len();
         steps.map(move |step| WritePosition::Pod { work, step })
     });
+    let edits = (0..plan.claim_edits.len()).map(WritePosition::ClaimEdit);
     let status = plan.status.iter().map(|_| WritePosition::Status);
     let cleanup = (0..plan.cleanup.len()).map(WritePosition::Cleanup);
-    prepare.chain(pods).chain(status).chain(cleanup).collect()
+    let writes = prepare.chain(pods).chain(edits);
+    writes.chain(status).chain(cleanup).collect()
 }

@@ -36,6 +36,8 @@ pub struct Guards {
     pub results_by_uid: bool,
     /// The controller waits until its caches have the verdicts that it has stored.
     pub waits_for_verdicts: bool,
+    /// A claim is edited only in its observed version.
+    pub edits_by_version: bool,
     /// An eviction counts the healthy pods in its transaction; otherwise the view of the evictor decides.
     pub eviction_counts: bool,
 }
@@ -52,6 +54,7 @@ impl Default for Seeded {
                 delete_gracefully: true,
                 status_by_version: true,
                 owners_by_version: true,
+                edits_by_version: true,
                 eviction_counts: true,
                 eviction_awaits_recovery: true,
                 results_by_uid: true,

@@ -5,9 +5,11 @@
 
 use controller_planners::stateful_set::write_schedule::WriteOutcome;
 
+use crate::claim_edits;
 use crate::seeded::Guards;
 use crate::state::{
     Claim, ClaimFate, Health, Kind, ModelState, Op, Phase, Pod, Recovery, Revision, Set, Status,
+    Volume,
 };
 
 /// The reply to a write.
@@ -120,7 +122,12 @@ pub fn write(state: &mut ModelState, op: &Op, guards: Guards) -> Reply {
         } => create_pod(state, ordinal, revision, set, guards),
         Op::DeletePod { ordinal, uid, .. } => delete_pod(state, ordinal, uid, guards),
         Op::EvictPod { ordinal, uid, .. } => evict_pod(state, ordinal, uid, guards),
-        Op::CreateClaim { ordinal, set } => create_claim(state, ordinal, set),
+        Op::CreateClaim {
+            ordinal,
+            set,
+            volume,
+        } => create_claim(state, ordinal, set, volume),
+        Op::EditClaim { .. } => claim_edits::write(state, op, guards),
         Op::SetClaimOwners { .. } => set_owners(state, op, guards),
         Op::WriteStatus { .. } => write_status(state, op, guards),
     }
@@ -264,7 +271,7 @@ pub fn terminate(state: &mut ModelState, index: usize) {
     }
 }
 
-fn create_claim(state: &mut ModelState, ordinal: u8, set: Option<u8>) -> Reply {
+fn create_claim(state: &mut ModelState, ordinal: u8, set: Option<u8>, volume: Volume) -> Reply {
     let index = usize::from(ordinal);
     if state.api.claims[index].is_some() {
         return Reply::AlreadyExists;
@@ -276,6 +283,7 @@ fn create_claim(state: &mut ModelState, ordinal: u8, set: Option<u8>) -> Reply {
         version,
         owners: crate::state::Owners { set, pod: None },
         terminating: false,
+        volume,
     });
     let is_desired = state.api.set.is_some_and(|set| set.spec.desires(index));
     state.fates[index] = if is_desired {

@@ -10,6 +10,7 @@ use std::sync::RwLock;
 
 use controller_planners::stateful_set::write_schedule::WritePosition;
 
+use crate::claim_edits;
 use crate::environment::{self, Progress};
 use crate::hashing::Quick;
 use crate::model::{ControllerRole, StatefulSetModel};
@@ -187,6 +188,10 @@ impl StatefulSetModel {
         if rolls_out && current != update {
             return Err("rest with a rollout that is not called complete".to_owned());
         }
+        if self.world.edits_claims() {
+            let condition = self.plans.claims_condition(status.text);
+            claim_edits::idle_claims(state, set, condition.as_deref(), &planned)?;
+        }
         self.all_run(state)
     }
 
@@ -222,7 +227,7 @@ impl StatefulSetModel {
 }
 
 /// Whether the step is executed eventually. A lost node returns when the world becomes idle, so its pods need not be
-/// evicted.
+/// evicted; a growth that failed may fail for ever.
 fn is_inevitable(step: Progress) -> bool {
-    !matches!(step, Progress::Evict(_))
+    !matches!(step, Progress::Evict(_) | Progress::GrowAfterFailure(_))
 }

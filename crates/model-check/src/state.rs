@@ -81,6 +81,10 @@ pub struct Spec {
     pub on_failure: Option<Answer>,
     /// The checks of the guard.
     pub checks: Checks,
+    /// The size of the claim template; 0 in worlds without edits of claims.
+    pub claim_size: u8,
+    /// The value of the label of the claim template; 0 without a label.
+    pub claim_label: u8,
 }
 
 impl Spec {
@@ -219,6 +223,24 @@ pub struct Claim {
     pub owners: Owners,
     /// Whether the claim is being deleted.
     pub terminating: bool,
+    pub volume: Volume,
+}
+
+/// The fields of a claim that follow its template; all 0 in worlds without edits of claims.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Volume {
+    /// The requested size.
+    pub request: u8,
+    /// The size of the volume; 0 before the claim is bound.
+    pub capacity: u8,
+    /// The size of the storage if its file system has not grown yet; otherwise 0.
+    pub storage: u8,
+    /// The size at which the last growth failed; otherwise 0.
+    pub failed: u8,
+    /// The value of the label.
+    pub label: u8,
+    /// The value of the template's label at the last edit.
+    pub recorded_label: u8,
 }
 
 /// The owners of a claim.
@@ -259,6 +281,18 @@ pub enum Aim {
     Update(u8),
     /// The pod is to be made again as before, because this template of the set is rejected.
     Return(u8),
+}
+
+/// An edit of a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum VolumeChange {
+    Metadata {
+        /// The new value of the label, if it changes.
+        label: Option<u8>,
+        /// The new record of the template's label, if it changes.
+        recorded_label: Option<u8>,
+    },
+    Request(u8),
 }
 
 /// A pending write, with its preconditions.
@@ -312,6 +346,14 @@ pub enum Op {
     CreateClaim {
         ordinal: u8,
         set: Option<Id>,
+        volume: Volume,
+    },
+    /// Changes fields of a claim that follow its template.
+    EditClaim {
+        ordinal: u8,
+        uid: Id,
+        version: Id,
+        edit: VolumeChange,
     },
     /// Replaces the owners of a claim.
     SetClaimOwners {

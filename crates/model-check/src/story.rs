@@ -6,7 +6,7 @@ use crate::environment::Progress;
 use crate::model::{ControllerRole, ModelStep, StatefulSetModel, Watch};
 use crate::plans::letter;
 use crate::server;
-use crate::state::{Health, ModelState, Objects, Op, Owners, Phase, Pod, Recovery};
+use crate::state::{Health, ModelState, Objects, Op, Owners, Phase, Pod, Recovery, Volume};
 use crate::world::{Edit, Fault};
 
 /// The description of a path: each step, and the state after it.
@@ -107,6 +107,8 @@ fn edit_in_words(edit: Edit) -> String {
         Edit::Partition(partition) => format!("partition {partition}"),
         Edit::WhenScaled(delete) => format!("whenScaled {}", policy(delete)),
         Edit::WhenDeleted(delete) => format!("whenDeleted {}", policy(delete)),
+        Edit::ClaimSize(size) => format!("the size {size} of claims"),
+        Edit::ClaimLabel(label) => format!("the label {label} of claims"),
         Edit::OnFailure(answer) => format!("onFailure {answer:?}"),
     }
 }
@@ -127,6 +129,8 @@ fn fault_in_words(fault: Fault, at: usize) -> String {
         Fault::Relapse => format!("web-{at} has not recovered any more"),
         Fault::LateResult => format!("the result of the recovery check of web-{at} is late"),
         Fault::Announce => format!("somebody evicts web-{at}, and nobody deletes it"),
+        Fault::GrowthFails => format!("the growth of data-web-{at} fails"),
+        Fault::Relabel => format!("somebody changes the label of data-web-{at}"),
         Fault::Pardon => format!("somebody removes the verdict about {}", letter_at(at)),
         Fault::CreateSet => "somebody makes the set anew".to_owned(),
     }
@@ -140,6 +144,10 @@ fn progress_in_words(step: Progress) -> String {
         Progress::Healthy(at) => format!("web-{at} passes the health check"),
         Progress::Recovered(at) => format!("web-{at} has recovered"),
         Progress::Result(at) => format!("the late result about web-{at} arrives"),
+        Progress::Grow(at) => format!("the storage or the file system of data-web-{at} grows"),
+        Progress::GrowAfterFailure(at) => {
+            format!("the growth of data-web-{at} that failed succeeds")
+        }
         Progress::CountsAgain(at) => format!("web-{at} counts again"),
         Progress::Finish(at) => format!("the node confirms that web-{at} is gone"),
         Progress::Reap(_) => "a node ends what no pod stands for".to_owned(),
@@ -170,6 +178,7 @@ fn op_in_words(model: &StatefulSetModel, op: &Op) -> String {
         Op::DeleteRevision { template, .. } => format!("delete revision {}", letter(template)),
         Op::RejectRevision { template, .. } => format!("reject revision {}", letter(template)),
         Op::CreateClaim { ordinal, .. } => format!("create data-web-{ordinal}"),
+        Op::EditClaim { ordinal, edit, .. } => format!("edit data-web-{ordinal}: {edit:?}"),
         Op::SetClaimOwners {
             ordinal, owners, ..
         } => format!("give data-web-{ordinal} {}", owners_in_words(owners)),
@@ -226,6 +235,10 @@ fn objects(objects: &Objects) -> String {
             spec.replicas,
             letter(spec.template)
         ));
+        if spec.claim_size > 0 {
+            let (size, label) = (spec.claim_size, spec.claim_label);
+            words.push(format!("claims of {size} with label {label}"));
+        }
         if let Some(deletion) = set.deleting {
             words.push(format!("the set is being deleted ({deletion:?})"));
         }
@@ -256,7 +269,8 @@ fn objects(objects: &Objects) -> String {
             } => String::new(),
             owners => format!(" given {}", owners_in_words(owners)),
         };
-        words.push(format!("data-{at}{owners}{deletion}"));
+        let volume = volume_in_words(&claim.volume);
+        words.push(format!("data-{at}{owners}{volume}{deletion}"));
     }
     for (at, revision) in objects.revisions.iter().enumerate() {
         let Some(revision) = revision else { continue };
@@ -267,6 +281,28 @@ fn objects(objects: &Objects) -> String {
         words.push(format!("{}={}{verdict}", letter_at(at), revision.number));
     }
     words.join(", ")
+}
+
+fn volume_in_words(volume: &Volume) -> String {
+    let Volume {
+        request,
+        capacity,
+        storage,
+        failed,
+        label,
+        recorded_label,
+    } = *volume;
+    if request == 0 {
+        return String::new();
+    }
+    let mut text = format!(" {request} of {capacity} label {label} of {recorded_label}");
+    if storage > 0 {
+        let _ = write!(text, " storage {storage}");
+    }
+    if failed > 0 {
+        let _ = write!(text, " failed at {failed}");
+    }
+    text
 }
 
 fn letter_at(at: usize) -> char {

@@ -1,5 +1,7 @@
 //! A world: the set, its faults, and their maximum number.
 
+use resource_kinds::annotations::CLAIM_UPDATES;
+
 use crate::state::{Answer, Budget, Checks, Deletion, ModelState, Set, Spec};
 
 /// The update strategy.
@@ -29,6 +31,10 @@ pub enum Edit {
     WhenDeleted(bool),
     /// Sets the policy's answer to a rollout that fails. The policy is an object of its own: the set does not change.
     OnFailure(Option<Answer>),
+    /// Sets the size of the claim template.
+    ClaimSize(u8),
+    /// Sets the label of the claim template.
+    ClaimLabel(u8),
 }
 
 impl Edit {
@@ -43,6 +49,8 @@ impl Edit {
             Self::WhenScaled(delete) => spec.delete_when_scaled = delete,
             Self::WhenDeleted(delete) => spec.delete_when_deleted = delete,
             Self::OnFailure(answer) => spec.on_failure = answer,
+            Self::ClaimSize(size) => spec.claim_size = size,
+            Self::ClaimLabel(label) => spec.claim_label = label,
         }
         spec
     }
@@ -81,6 +89,10 @@ pub enum Fault {
     LateResult,
     /// A user evicts a pod, and the announced deletion does not follow.
     Announce,
+    /// The growth of a volume fails.
+    GrowthFails,
+    /// A user changes the label of a claim.
+    Relabel,
 }
 
 /// The initial state of a world.
@@ -144,6 +156,11 @@ impl World {
         self.spec.delete_when_deleted || self.edits.contains(&Edit::WhenDeleted(true))
     }
 
+    /// Whether claims follow edits of their template in this world.
+    pub fn edits_claims(&self) -> bool {
+        self.spec.claim_size > 0
+    }
+
     /// Whether rollouts may be judged in this world.
     pub fn judges(&self) -> bool {
         let changes_answer = |edit: &Edit| matches!(edit, Edit::OnFailure(_));
@@ -196,6 +213,8 @@ pub(crate) fn plain(name: &'static str, about: &'static str) -> World {
             recreate: false,
             on_failure: None,
             checks: Checks::default(),
+            claim_size: 0,
+            claim_label: 0,
         },
         edits: Vec::new(),
         faults: &[],
@@ -272,6 +291,14 @@ impl World {
             world.claims = true;
             world.spec.delete_when_scaled = delete_when_scaled;
             world.spec.delete_when_deleted = delete_when_deleted;
+        })
+    }
+
+    /// Claims follow edits of their template.
+    pub(crate) fn edited_claims(self) -> Self {
+        self.claims(false, false).with(|world| {
+            world.annotations = &[(CLAIM_UPDATES, "InPlace")];
+            (world.spec.claim_size, world.spec.claim_label) = (1, 1);
         })
     }
 

@@ -157,7 +157,7 @@ impl Builder {
             update_strategy: Some(self.strategy(spec.partition)),
             min_ready_seconds: i32::try_from(i64::from(self.world.min_ready) * TICK).ok(),
             revision_history_limit: Some(self.world.history),
-            volume_claim_templates: self.world.claims.then(|| vec![claims::template()]),
+            volume_claim_templates: self.world.claims.then(|| vec![claims::template(spec)]),
             persistent_volume_claim_retention_policy: Some(
                 StatefulSetPersistentVolumeClaimRetentionPolicy {
                     when_deleted: policy(spec.delete_when_deleted),
@@ -247,6 +247,7 @@ impl Builder {
             spec: self.templates[template].spec.clone().map(|spec| PodSpec {
                 // The planner distinguishes only whether the pod has a node.
                 node_name: (pod.phase != Phase::Pending).then(|| "node".to_owned()),
+                volumes: self.world.claims.then(|| vec![claims::of_pod(ordinal)]),
                 ..spec
             }),
             status: Some(PodStatus {
@@ -340,6 +341,7 @@ impl Builder {
             StatefulSetAction::CreateClaim(claim) => Op::CreateClaim {
                 ordinal: ordinal(claim.metadata.name.as_deref()?)?,
                 set: owners(claim.metadata.owner_references.as_deref())?.set,
+                volume: claims::volume(claim)?,
             },
             StatefulSetAction::SetClaimOwners {
                 name,
@@ -352,8 +354,17 @@ impl Builder {
                 version: id_of_version(*version)?,
                 owners: owners(Some(new_owners))?,
             },
-            // No set of the checked worlds has claims that follow their templates.
-            StatefulSetAction::EditClaim { .. } => return None,
+            StatefulSetAction::EditClaim {
+                name,
+                uid,
+                version,
+                edit,
+            } => Op::EditClaim {
+                ordinal: ordinal(name)?,
+                uid: id(uid.as_str())?,
+                version: id_of_version(*version)?,
+                edit: claims::change(edit)?,
+            },
             StatefulSetAction::RejectRevision {
                 name,
                 uid,

@@ -15,6 +15,7 @@ pub fn all() -> Vec<World> {
     worlds.extend(policies::verdicts());
     worlds.extend(policies::guard_checks());
     worlds.extend(claims());
+    worlds.extend(policies::claim_edits());
     worlds.extend(nodes_and_owners());
     worlds.extend(two_leaders());
     worlds.extend(deep());
@@ -406,6 +407,20 @@ fn deep() -> Vec<World> {
             world.bad_templates = &[1];
             world.spec.on_failure = Some(Answer::Rollback);
         })
+        .deep(),
+        plain(
+            "deep-claim-sizes",
+            "claims grow and shrink, growths fail, pods are deleted, responses are lost",
+        )
+        .settled(2)
+        .edited_claims()
+        .edits(vec![
+            Edit::ClaimSize(1),
+            Edit::ClaimSize(2),
+            Edit::ClaimSize(3),
+        ])
+        .faults(&[Fault::GrowthFails, Fault::Delete])
+        .budget(budget(2, 2, 0, 0, 1))
         .deep(),
         plain(
             "deep-nodes",

@@ -24,13 +24,13 @@ pub(super) fn verdicts() -> Vec<World> {
             Answer::Rollback,
         )
         .edits(templates(&[0, 1, 2]))
-        .faults(&[Fault::Slow, Fault::Delete, Fault::Unready])
+        .faults(&[Fault::Slow, Fault::Delete])
         .budget(budget(2, 1, 0, 0, 1)),
         judged(
             plain("verdict-lagging", "the same with watches behind"),
             Answer::Rollback,
         )
-        .edits(templates(&[0, 1, 2]))
+        .edits(templates(&[1, 2]))
         .faults(&[Fault::Slow])
         .budget(budget(2, 1, 0, 1, 0)),
         judged(
@@ -145,8 +145,7 @@ pub(super) fn guard_checks() -> Vec<World> {
             recovery,
         )
         .edits(templates(&[0, 1, 2]))
-        .faults(&[Fault::Evict])
-        .budget(budget(2, 1, 0, 1, 0))
+        .budget(budget(2, 0, 0, 1, 0))
         .with(|world| world.never_recovered = &[1]),
         guarded(
             plain(
@@ -155,7 +154,7 @@ pub(super) fn guard_checks() -> Vec<World> {
             ),
             health,
         )
-        .edits(templates(&[0, 1, 2]))
+        .edits(templates(&[0, 1]))
         .faults(&[Fault::Sick, Fault::Evict, Fault::Announce])
         .budget(budget(2, 2, 0, 0, 0))
         .with(|world| world.never_healthy = &[1]),
@@ -169,5 +168,68 @@ pub(super) fn guard_checks() -> Vec<World> {
         .edits(vec![Edit::Template(1), Edit::Replicas(1)])
         .faults(&[Fault::Sick, Fault::Relapse])
         .budget(budget(1, 1, 1, 0, 0)),
+    ]
+}
+
+/// Claims that follow edits of their template.
+pub(super) fn claim_edits() -> Vec<World> {
+    let sizes = |sizes: &[u8]| sizes.iter().copied().map(Edit::ClaimSize).collect();
+    vec![
+        plain(
+            "claim-sizes",
+            "claims grow, growths fail, and the template becomes smaller again",
+        )
+        .settled(2)
+        .edited_claims()
+        .edits(sizes(&[1, 2, 3]))
+        .faults(&[Fault::GrowthFails])
+        .budget(budget(2, 2, 0, 0, 1)),
+        plain(
+            "claim-sizes-pods",
+            "claims grow, and file systems wait for pods",
+        )
+        .settled(2)
+        .edited_claims()
+        .edits(sizes(&[2, 3]))
+        .faults(&[Fault::Delete])
+        .budget(budget(2, 1, 0, 0, 0)),
+        plain("claim-sizes-lagging", "the same with watches behind")
+            .settled(2)
+            .edited_claims()
+            .edits(sizes(&[1, 2, 3]))
+            .faults(&[Fault::GrowthFails])
+            .budget(budget(2, 1, 0, 1, 0)),
+        plain("claim-sizes-takeover", "the same with a second controller")
+            .settled(2)
+            .edited_claims()
+            .edits(sizes(&[1, 2, 3]))
+            .faults(&[Fault::GrowthFails])
+            .budget(budget(2, 1, 1, 0, 0)),
+        plain(
+            "claim-labels",
+            "labels and sizes of claims change, and users change labels",
+        )
+        .settled(2)
+        .edited_claims()
+        .edits(vec![
+            Edit::ClaimLabel(2),
+            Edit::ClaimLabel(1),
+            Edit::ClaimSize(2),
+        ])
+        .faults(&[Fault::Relabel])
+        .budget(budget(2, 1, 0, 1, 0)),
+        plain(
+            "claim-edits-rollout",
+            "claims grow while a template rolls out and the set is scaled",
+        )
+        .settled(2)
+        .edited_claims()
+        .edits(vec![
+            Edit::ClaimSize(2),
+            Edit::Template(1),
+            Edit::Replicas(3),
+        ])
+        .faults(&[Fault::GrowthFails])
+        .budget(budget(2, 1, 0, 0, 0)),
     ]
 }

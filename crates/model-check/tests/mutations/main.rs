@@ -1,5 +1,6 @@
 //! Injected mistakes, each of which the checker must detect, in a world without other violations.
 
+mod claim_edits;
 mod guard_checks;
 mod verdicts;
 
