@@ -2,10 +2,8 @@
 
 use resource_kinds::reasons::stateful_set as reasons;
 
-use crate::environment::{Progress, in_use};
 use crate::plans::Planned;
 use crate::seeded::Guards;
-use crate::server::Reply;
 use crate::state::{
     Budget, Claim, Kind, ModelState, ORDINALS, Op, Phase, Set, Volume, VolumeChange,
 };
@@ -104,37 +102,18 @@ fn only_edits_claims(world: &World) -> bool {
     world.edits_claims() && world.edits.iter().all(edits_claim)
 }
 
-/// Executes an edit of a claim.
-pub fn write(state: &mut ModelState, op: &Op, guards: Guards) -> Reply {
-    let Op::EditClaim {
-        ordinal,
-        uid,
-        version,
-        edit,
-    } = *op
-    else {
-        return Reply::NotFound;
-    };
-    let at = usize::from(ordinal);
-    let Some(claim) = state.api.claims[at] else {
-        return Reply::NotFound;
-    };
-    if claim.uid != uid || (guards.edits_by_version && claim.version != version) {
-        return Reply::Conflict;
-    }
-    match edit {
+/// Executes an edit of a claim that the server accepts.
+pub fn edit(state: &mut ModelState, at: usize, edit: VolumeChange) {
+    with_volume(state, at, |volume| match edit {
         VolumeChange::Metadata {
             label,
             recorded_label,
-        } => with_volume(state, at, |volume| {
+        } => {
             volume.label = label.unwrap_or(volume.label);
             volume.recorded_label = recorded_label.unwrap_or(volume.recorded_label);
-        }),
-        VolumeChange::Request(request) => {
-            with_volume(state, at, |volume| volume.request = request);
         }
-    }
-    Reply::Done
+        VolumeChange::Request(request) => volume.request = request,
+    });
 }
 
 fn check_request(
@@ -166,15 +145,20 @@ fn check_request(
     }
 }
 
-/// The steps of the volume of a claim.
-pub fn possible(state: &ModelState, at: usize, claim: &Claim) -> Option<Progress> {
+/// A possible growth of a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Growth {
+    Next,
+    AfterFailure,
+}
+
+/// The possible growth of the volume of a claim.
+pub fn possible(state: &ModelState, at: usize, claim: &Claim) -> Option<Growth> {
     let volume = &claim.volume;
-    if volume.grows() || (volume.storage > 0 && in_use(state, at)) {
-        return Some(Progress::Grow(at));
+    if volume.grows() || (volume.storage > 0 && state.is_claim_used(at)) {
+        return Some(Growth::Next);
     }
-    volume
-        .has_failed()
-        .then_some(Progress::GrowAfterFailure(at))
+    volume.has_failed().then_some(Growth::AfterFailure)
 }
 
 /// The storage of the claim grows, or the file system that has not grown yet.

@@ -1,6 +1,6 @@
 //! The environment of the controller: users, faults, nodes, the garbage collector, the clock.
 
-use crate::claim_edits;
+use crate::claim_edits::{self, Growth};
 use crate::seeded::Guards;
 use crate::server::{self, Reply, terminate};
 use crate::state::{
@@ -73,10 +73,14 @@ pub fn possible(world: &World, state: &ModelState) -> Vec<Progress> {
             steps.push(Progress::Result(at));
         }
         if let Some(claim) = &state.api.claims[at] {
-            if claim.terminating && !in_use(state, at) {
+            if claim.terminating && !state.is_claim_used(at) {
                 steps.push(Progress::ClaimDeleted(at));
             }
-            steps.extend(claim_edits::possible(state, at, claim));
+            let growth = claim_edits::possible(state, at, claim);
+            steps.extend(growth.map(|growth| match growth {
+                Growth::Next => Progress::Grow(at),
+                Growth::AfterFailure => Progress::GrowAfterFailure(at),
+            }));
             if !claim.terminating && dangling(state, at, claim.owners) != Owners::default() {
                 steps.push(Progress::CollectClaim(at));
             }
@@ -208,11 +212,6 @@ fn add_check_steps(world: &World, at: usize, pod: &Pod, steps: &mut Vec<Progress
     }
 }
 
-/// Whether a claim is protected: a pod that has a node and has not ended uses the claim.
-pub fn in_use(state: &ModelState, at: usize) -> bool {
-    state.api.pods[at].is_some_and(|pod| pod.node.is_some() && pod.phase != Phase::Ended)
-}
-
 /// The owners that do not exist any more.
 fn dangling(state: &ModelState, at: usize, owners: Owners) -> Owners {
     let set = solid_set(state);
@@ -322,7 +321,7 @@ fn collect_claim(world: &World, state: &mut ModelState, at: usize) {
         ));
     }
     // Without delayed writes no pod is created on such a claim.
-    if remaining.pod.is_some() && in_use(state, at) && world.budget.takeovers == 0 {
+    if remaining.pod.is_some() && state.is_claim_used(at) && world.budget.takeovers == 0 {
         state.breaks(format!(
             "the claim data-web-{at} goes while the successor of its pod runs on it"
         ));
@@ -336,7 +335,7 @@ fn collect_claim(world: &World, state: &mut ModelState, at: usize) {
 }
 
 fn delete_claim(state: &mut ModelState, at: usize) {
-    if in_use(state, at) {
+    if state.is_claim_used(at) {
         let version = state.fresh(Kind::ClaimVersion);
         if let Some(claim) = &mut state.api.claims[at] {
             claim.terminating = true;

@@ -393,7 +393,10 @@ impl Model for StatefulSetModel {
                 steps.push(ModelStep::Lag(watch));
             }
         }
-        let waits = self.seeded.guards.waits_for_verdicts && verdicts::is_any_unseen(state);
+        // The executor waits for the verdicts that it has stored.
+        let waits = self.seeded.guards.waits_for_verdicts
+            && state.lagging[Watch::Revisions as usize]
+            && verdicts::is_any_unseen(state);
         if state.work.is_none() && !waits {
             steps.push(ModelStep::Plan);
         }

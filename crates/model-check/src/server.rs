@@ -127,7 +127,7 @@ pub fn write(state: &mut ModelState, op: &Op, guards: Guards) -> Reply {
             set,
             volume,
         } => create_claim(state, ordinal, set, volume),
-        Op::EditClaim { .. } => claim_edits::write(state, op, guards),
+        Op::EditClaim { .. } => edit_claim(state, op, guards),
         Op::SetClaimOwners { .. } => set_owners(state, op, guards),
         Op::WriteStatus { .. } => write_status(state, op, guards),
     }
@@ -291,6 +291,27 @@ fn create_claim(state: &mut ModelState, ordinal: u8, set: Option<u8>, volume: Vo
     } else {
         ClaimFate::Open
     };
+    Reply::Done
+}
+
+fn edit_claim(state: &mut ModelState, op: &Op, guards: Guards) -> Reply {
+    let Op::EditClaim {
+        ordinal,
+        uid,
+        version,
+        edit,
+    } = *op
+    else {
+        return Reply::NotFound;
+    };
+    let index = usize::from(ordinal);
+    let Some(claim) = state.api.claims[index] else {
+        return Reply::NotFound;
+    };
+    if claim.uid != uid || (guards.edits_by_version && claim.version != version) {
+        return Reply::Conflict;
+    }
+    claim_edits::edit(state, index, edit);
     Reply::Done
 }
 

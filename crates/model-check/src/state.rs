@@ -550,6 +550,11 @@ impl ModelState {
         })
     }
 
+    /// Whether a claim is protected: a pod that has a node and has not ended uses the claim.
+    pub fn is_claim_used(&self, at: usize) -> bool {
+        self.api.pods[at].is_some_and(|pod| pod.node.is_some() && pod.phase != Phase::Ended)
+    }
+
     /// The pod of an ordinal, if it has this UID.
     pub fn pod_with(&self, ordinal: u8, uid: Id) -> Option<&Pod> {
         let pod = self.api.pods[usize::from(ordinal)].as_ref();

@@ -1,7 +1,6 @@
 //! Rules about revisions whose rollout fails (rollouts.md R11–R16): a rejected revision gets no further pod, a pod is
 //! taken back only after the evidence is stored, and a set with a bad template comes to rest.
 
-use crate::model::Watch;
 use crate::plans::{Planned, letter};
 use crate::state::{Aim, Answer, Health, ModelState, ORDINALS, Op, Set};
 use crate::world::{Edit, Fault, World};
@@ -12,15 +11,14 @@ pub fn is_rejected(state: &ModelState, template: usize) -> bool {
     revision.is_some_and(|revision| revision.rejected.is_some())
 }
 
-/// Whether the caches of the controller lack a stored verdict. The executor waits for its own verdicts.
+/// Whether the caches of the controller lack a stored verdict.
 pub fn is_any_unseen(state: &ModelState) -> bool {
     let cached = &state.cached.revisions;
     let mut stored = state.api.revisions.iter().zip(cached);
-    state.lagging[Watch::Revisions as usize]
-        && stored.any(|(stored, cached)| {
-            let is_rejected = stored.is_some_and(|stored| stored.rejected.is_some());
-            is_rejected && cached.is_none_or(|cached| cached.rejected.is_none())
-        })
+    stored.any(|(stored, cached)| {
+        let is_rejected = stored.is_some_and(|stored| stored.rejected.is_some());
+        is_rejected && cached.is_none_or(|cached| cached.rejected.is_none())
+    })
 }
 
 /// Checks an executed write.

@@ -177,6 +177,7 @@ fn a_restart_for_a_growth_is_detected() {
         plan.prepare.push(StatefulSetAction::DeletePod {
             name: pod.name.to_string(),
             uid: pod.uid.clone(),
+            version: None,
         });
     };
     check_detects(
