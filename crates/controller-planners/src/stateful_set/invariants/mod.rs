@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use object_model::Uid;
 use resource_kinds::annotations::REJECTED;
-use resource_kinds::stateful_set_policy::{OnFailure, RolloutStrategy};
+use resource_kinds::stateful_set_policy::{OnFailure, OrderKey, RolloutStrategy};
 
 use crate::ownership::controller;
 
@@ -37,6 +37,8 @@ struct Facts<'f, 'w> {
     created: Vec<&'f Pod>,
     /// The members that the plan deletes.
     deleted: Vec<&'f Member<'w>>,
+    /// The order of the policy; empty without an order.
+    order: &'f [OrderKey],
 }
 
 /// The rules that a plan violates; empty if the plan violates no rule.
@@ -59,6 +61,7 @@ pub fn violations(observed: &Observed, plan: &StatefulSetPlan, now: Timestamp) -
         rejected,
         created: created(plan),
         deleted: parsed.all().filter(is_deleted).collect(),
+        order: observed.rollout().map_or(&[], |rules| &rules.order),
     };
     let mut violations = Vec::new();
     pods::names_are_free(&facts, &mut violations);
@@ -75,6 +78,10 @@ pub fn violations(observed: &Observed, plan: &StatefulSetPlan, now: Timestamp) -
     guard::is_kept(&parsed, plan, &others, &mut violations);
     order::creations(&facts, &mut violations);
     order::deletions(&facts, &mut violations);
+    let updated = facts.deleted.iter().copied();
+    let updated: Vec<_> = updated.filter(|member| facts.is_updated(member)).collect();
+    let is_outdated = |member: &Member<'_>| !is_up_to_date(&parsed, facts.update.as_ref(), member);
+    policy_order::is_kept(&parsed, &updated, &is_outdated, &mut violations);
     claims::follow_policy(&parsed, plan, &mut violations);
     claims::edits_keep_data(&parsed, plan, &mut violations);
     claims::survive_deletions(&parsed, plan, &mut violations);
@@ -131,6 +138,11 @@ fn is_other_there(parsed: &ParsedSet<'_>) -> bool {
 }
 
 impl Facts<'_, '_> {
+    /// Whether a deleted member ends for an update, beside other pods.
+    fn is_updated(&self, member: &Member<'_>) -> bool {
+        self.parsed.spec.in_range(member.ordinal) && !self.is_recreated(member)
+    }
+
     /// Whether the pod ends because all pods end before a new one starts.
     fn is_recreated(&self, member: &Member<'_>) -> bool {
         let parsed = self.parsed;

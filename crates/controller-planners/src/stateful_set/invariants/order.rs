@@ -9,7 +9,6 @@ use super::super::observed::{ParsedSet, Strategy};
 use super::super::options::{ScaleDown, StuckRollout};
 use super::super::scale::end_of_moment;
 use super::guard::fails_check;
-use super::policy_order;
 use super::{Facts, is_up_to_date, is_updatable, missing};
 
 /// A pod is created only when all lower pods are available, and pods are created one at a time.
@@ -143,12 +142,9 @@ fn desired_pod(
         });
     // A pod in which the check of the guard fails may go first (rollouts.md R6).
     let is_down = member.unavailable() || fails_check(parsed, member);
-    let keys = policy_order::keys(parsed);
-    if !keys.is_empty() {
-        if !is_down {
-            policy_order::check(facts, member, keys, violations);
-        }
-    } else if let Some(higher) = left.filter(|_| !is_down) {
+    // The order of a policy has rules of its own.
+    let is_free = is_down || !facts.order.is_empty();
+    if let Some(higher) = left.filter(|_| !is_free) {
         violations.push(format!("{name} is updated before {}", higher.ordinal));
     }
 }

@@ -13,7 +13,6 @@ use super::super::options::StuckRollout;
 use super::super::plan::StatefulSetAction;
 use super::super::revisions::RevisionName;
 use super::guard::fails_check;
-use super::policy_order;
 use super::{
     Facts, deleted, is_other_there, is_up_to_date, is_updatable, missing, planned_revision,
     recreates,
@@ -160,7 +159,7 @@ pub(super) fn budget_is_respected(facts: &Facts<'_, '_>, violations: &mut Vec<St
     };
     let first = parsed.spec.first_updatable().max(parsed.spec.start);
     let is_next = fails_check
-        || match policy_order::keys(parsed).is_empty() {
+        || match facts.order.is_empty() {
             true => (lowest + 1..parsed.spec.ordinals().end).all(done),
             false => (first..parsed.spec.ordinals().end).all(is_available),
         };

@@ -6,23 +6,43 @@ use resource_kinds::stateful_set_policy::OrderKey;
 use super::super::member::Member;
 use super::super::observed::ParsedSet;
 use super::guard::fails_check;
-use super::{Facts, is_up_to_date, is_updatable};
 
-/// The keys of the order of the policy; empty without an order.
-pub(super) fn keys<'p>(parsed: &'p ParsedSet<'_>) -> &'p [OrderKey] {
+/// Healthy pods go for an update in the order of the policy. `gone` are the pods that the plan deletes for an update.
+pub(super) fn is_kept(
+    parsed: &ParsedSet<'_>,
+    gone: &[&Member<'_>],
+    is_outdated: &dyn Fn(&Member<'_>) -> bool,
+    violations: &mut Vec<String>,
+) {
     let rules = parsed.observed.rollout();
-    rules.map_or(&[], |rules| &rules.order)
+    let Some(rules) = rules.filter(|rules| !rules.order.is_empty()) else {
+        return;
+    };
+    let is_down = |member: &Member<'_>| member.unavailable() || fails_check(parsed, member);
+    let healthy: Vec<&Member<'_>> = gone.iter().copied().filter(|one| !is_down(one)).collect();
+    for member in &healthy {
+        check(
+            parsed,
+            member,
+            &rules.order,
+            &healthy,
+            is_outdated,
+            violations,
+        );
+    }
 }
 
 /// A healthy pod goes for an update when the order of the policy permits it (rollouts.md R1 to R4): a role that is last
 /// after all other pods, no pod of an unknown role, and one zone after the other.
-pub(super) fn check(
-    facts: &Facts<'_, '_>,
+fn check(
+    parsed: &ParsedSet<'_>,
     member: &Member<'_>,
     keys: &[OrderKey],
+    gone: &[&Member<'_>],
+    is_outdated: &dyn Fn(&Member<'_>) -> bool,
     violations: &mut Vec<String>,
 ) {
-    let (parsed, name) = (facts.parsed, member.name());
+    let name = member.name();
     let role = |member: &Member<'_>| {
         let source = parsed.observed.roles()?;
         let label = member.pod.label(&source.from_label);
@@ -30,11 +50,10 @@ pub(super) fn check(
     };
     let zone = |member: &Member<'_>| member.pod.label(labels::ZONE).map(str::to_owned);
     let others = || {
-        let members = parsed.members.iter();
-        members
-            .filter(|other| is_updatable(parsed, other.ordinal) && other.ordinal != member.ordinal)
+        let updatable = parsed.members.from(parsed.spec.first_updatable());
+        let others = updatable.iter();
+        others.filter(|other| other.ordinal != member.ordinal)
     };
-    let is_outdated = |other: &Member<'_>| !is_up_to_date(parsed, facts.update.as_ref(), other);
     let lasts = keys.iter().find_map(|key| match key {
         OrderKey::Role { last } => Some(last),
         OrderKey::Zone {} | OrderKey::Ordinals(_) => None,
@@ -56,13 +75,7 @@ pub(super) fn check(
     }
     if keys.contains(&OrderKey::Zone {}) {
         let is_elsewhere = |other: &&Member<'_>| zone(other) != zone(member);
-        let mut gone = facts.deleted.iter().copied().filter(is_elsewhere);
-        let is_healthy = |other: &Member<'_>| {
-            !other.unavailable()
-                && !fails_check(parsed, other)
-                && is_updatable(parsed, other.ordinal)
-        };
-        if let Some(other) = gone.find(|other| is_healthy(other)) {
+        if let Some(other) = gone.iter().copied().find(is_elsewhere) {
             violations.push(format!("{name} and {} of another zone go", other.name()));
         }
         let own_is_down = others().any(|other| !is_elsewhere(&other) && other.unavailable());
