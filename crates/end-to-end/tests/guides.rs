@@ -85,6 +85,8 @@ fn the_network_policy_page_can_be_pasted() {
 fn the_rollout_policies_page_can_be_pasted() {
     let instance = Instance::start(&[]);
     let pasted = Pasted::for_instance(&instance);
+    // A warning of kubectl itself.
+    let pasted = pasted.with_warning("previously managed with 'kubectl apply'");
     let output = pasted.page("docs/rollout-policies.md");
     for text in [
         "statefulsetpolicy.apps.mainstay.dev/db condition met",

@@ -1,4 +1,4 @@
-//! `mainstay plan`: what it tells, and that nothing is written (rollouts.md R18 to R21).
+//! `mainstay plan`: what it tells, and that nothing is written (rollouts.md R18 to R21), and an order that a policy gives (R2).
 
 use std::path::Path;
 
@@ -186,5 +186,40 @@ fn plans_that_cannot_be_made_say_why() {
         held.stdout
             .contains("Then it waits: the guard of StatefulSetPolicy all holds pod web-0"),
         "{held:#?}"
+    );
+}
+
+/// rollouts.md R2: the leader, by its label, is replaced after all other pods, with evictions under a guard.
+#[test]
+fn the_leader_goes_last() {
+    let instance = Instance::start(&[]);
+    let kubectl = instance.kubectl().in_new_namespace("leader");
+    let mut set = web(3);
+    // The times of creation have whole seconds.
+    set["spec"]["minReadySeconds"] = json!(2);
+    kubectl.apply(&set.to_string());
+    kubectl.wait_ready("web", 3);
+    kubectl.ok(&["rollout", "status", "sts/web", "--timeout=120s"]);
+    let policy = json!({"apiVersion": "apps.mainstay.dev/v1alpha1", "kind": "StatefulSetPolicy",
+        "metadata": {"name": "web"}, "spec": {"setRef": {"name": "web"},
+        "guard": {"minHealthy": "Quorum"}, "roles": {"fromLabel": "role", "default": "replica"},
+        "rollout": {"order": [{"role": {"last": ["leader"]}}]}}});
+    kubectl.apply(&policy.to_string());
+    kubectl.ok(&["label", "pod", "web-2", "role=leader"]);
+    kubectl.ok(&["set", "env", "sts/web", "EDITION=2"]);
+    kubectl.ok(&["rollout", "status", "sts/web", "--timeout=120s"]);
+    let created = |pod: &str| {
+        let path = "jsonpath={.metadata.creationTimestamp}";
+        kubectl.ok(&["get", "pod", pod, "-o", path])
+    };
+    let (second, first, last) = (created("web-0"), created("web-1"), created("web-2"));
+    assert!(first < second && second < last, "{first} {second} {last}");
+    // Without roles an order by role is refused, and nothing is stored.
+    let mut bad = policy.clone();
+    bad["spec"].as_object_mut().expect("a spec").remove("roles");
+    let refused = kubectl.run_with_input(&["apply", "-f", "-"], &bad.to_string());
+    assert!(
+        refused.stderr.contains("an order by role needs roles"),
+        "{refused:#?}"
     );
 }
