@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Subcommand;
+use command_output::columns;
 use image_store::{ImageStore, PullOptions, RegistriesConfig};
 
 use crate::settings::DataDirectory;
@@ -104,12 +105,7 @@ fn table(store: &ImageStore) -> Result<String> {
             rows.push([reference, id.clone(), pinned.to_owned(), size(image.size)]);
         }
     }
-    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
-    let (name, id, pinned) = (width(0), width(1), width(2));
-    Ok(rows
-        .iter()
-        .map(|[a, b, c, d]| format!("{a:name$}   {b:id$}   {c:pinned$}   {d}\n"))
-        .collect())
+    Ok(columns::table(&rows, 3))
 }
 
 fn size(bytes: u64) -> String {

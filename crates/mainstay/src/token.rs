@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use certificates::{KeyHash, random_text};
 use clap::Subcommand;
 use cluster_inspection::Server;
+use command_output::columns;
 use command_output::output::{print_line, print_text};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
@@ -249,11 +250,7 @@ fn table(secrets: &[Secret], now: Timestamp) -> String {
             or_none(key::DESCRIPTION),
         ]);
     }
-    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
-    let (id, ttl, expires, groups) = (width(0), width(1), width(2), width(3));
-    rows.iter()
-        .map(|[a, b, c, d, e]| format!("{a:id$}   {b:ttl$}   {c:expires$}   {d:groups$}   {e}\n"))
-        .collect()
+    columns::table(&rows, 3)
 }
 
 #[cfg(test)]

@@ -35,9 +35,6 @@ pub enum ApplyError {
     /// The server refuses the object.
     #[error("{origin}: {message}")]
     Refused { origin: String, message: String },
-    /// The object has changed since it was read, or another manager owns fields of the manifest.
-    #[error("{origin}: {message}")]
-    Conflict { origin: String, message: String },
 }
 
 type Result<T> = std::result::Result<T, ApplyError>;

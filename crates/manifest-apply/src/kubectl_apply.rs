@@ -4,16 +4,15 @@
 //! manager, as by `kubectl apply --server-side` and by helm 4. Every other object is patched with the difference from the
 //! manifest in its annotation `kubectl.kubernetes.io/last-applied-configuration`.
 
-use http::{Method, StatusCode};
+use http::Method;
 use json_tree::{Value, json};
 use kube_api_client::Client;
 use openapi_documents::Schema;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use resource_kinds::annotations::LAST_APPLIED;
 
 use crate::apply::{ApplyError, message, request, send};
 use crate::manifests::Manifest;
-
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// The manager of the fields that a client-side apply writes.
 const CLIENT_SIDE: &str = "kubectl-client-side-apply";
@@ -118,11 +117,9 @@ pub async fn kubectl_apply(
             warnings,
         });
     }
-    let origin = manifest.origin.clone();
-    let message = message(&response);
-    Err(match status {
-        StatusCode::CONFLICT => ApplyError::Conflict { origin, message },
-        _ => ApplyError::Refused { origin, message },
+    Err(ApplyError::Refused {
+        origin: manifest.origin.clone(),
+        message: message(&response),
     })
 }
 

@@ -1,6 +1,7 @@
 //! The differences of two objects, field by field.
 
 use json_tree::Value;
+use resource_kinds::annotations::LAST_APPLIED;
 use serde::Serialize;
 
 /// A field that two objects have not in common.
@@ -15,41 +16,26 @@ pub struct Difference {
     pub after: Option<Value>,
 }
 
-/// The parts of an object that a user decides.
-const PARTS: [&str; 2] = ["metadata", "spec"];
-
 /// The fields of the metadata that a user decides.
 const METADATA: [&str; 2] = ["labels", "annotations"];
-
-/// The annotation of `kubectl apply`, whose text has the whole object once more.
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// The differences in the parts that a user decides.
 pub fn differences(before: &Value, after: &Value) -> Vec<Difference> {
     let mut all = Vec::new();
-    for part in PARTS {
-        if part == "metadata" {
-            for field in METADATA {
-                let value = |object: &Value| {
-                    let mut value = object.get(part)?.get(field)?.clone();
-                    if let Some(map) = value.as_object_mut() {
-                        map.shift_remove(LAST_APPLIED);
-                    }
-                    Some(value).filter(|value| value.as_object().is_none_or(|map| !map.is_empty()))
-                };
-                let path = format!("{part}.{field}");
-                compare(
-                    &path,
-                    value(before).as_ref(),
-                    value(after).as_ref(),
-                    &mut all,
-                );
-            }
-        } else {
-            compare(part, before.get(part), after.get(part), &mut all);
-        }
+    for field in METADATA {
+        let (old, new) = (metadata(before, field), metadata(after, field));
+        let path = format!("metadata.{field}");
+        compare(&path, old.as_ref(), new.as_ref(), &mut all);
     }
+    compare("spec", before.get("spec"), after.get("spec"), &mut all);
     all
+}
+
+/// Labels or annotations, without the annotation of `kubectl apply`, whose text has the whole object once more.
+fn metadata(object: &Value, field: &str) -> Option<Value> {
+    let mut map = object.get("metadata")?.get(field)?.as_object()?.clone();
+    map.shift_remove(LAST_APPLIED);
+    (!map.is_empty()).then_some(Value::Object(map))
 }
 
 fn compare(path: &str, before: Option<&Value>, after: Option<&Value>, all: &mut Vec<Difference>) {

@@ -108,7 +108,7 @@ pub async fn look(
 ) -> Result<PlannedRollout, PlanError> {
     let reader = Reader { server, question };
     let (mut tried, mut warnings) = (Vec::new(), Vec::new());
-    let mut policies: Vec<StatefulSetPolicy> = reader.list_served().await?;
+    let mut policies = reader.policies().await?;
     let policies_before = policies.clone();
     for manifest in question.of_policies() {
         let (one, written) = reader.try_out::<StatefulSetPolicy>(manifest).await?;
@@ -140,9 +140,7 @@ pub async fn look(
     let chosen = |policies| in_force(question.name, labels.as_ref(), policies);
     let policy_before = chosen(&policies_before).cloned();
     let policy = chosen(&policies).cloned();
-    let present = before.as_ref().map(|set| decode(SET, set));
-    let present: Option<StatefulSet> = present.transpose()?;
-    let versions = Versions::of(present.as_ref(), policy_before.as_ref());
+    let versions = Versions::of(before.as_ref(), policy_before.as_ref());
     let objects = reader.objects(next, policy.clone()).await?;
     let forecast = forecast(objects.clone(), now)?;
     let report = Report::of(
@@ -244,25 +242,19 @@ impl Reader<'_> {
         Ok((tried, written))
     }
 
-    async fn list<K>(&self) -> Result<Vec<K>, PlanError>
+    async fn list<K>(&self) -> kube_api_client::Result<Vec<K>>
     where
         K: Resource<Scope = NamespaceResourceScope> + DeserializeOwned,
         K::DynamicType: Default,
     {
-        let list = self.api::<K>().list(&ListParams::default()).await;
-        let list = list.map_err(|error| self.server.explain(error))?;
-        Ok(list.items)
+        Ok(self.api::<K>().list(&ListParams::default()).await?.items)
     }
 
-    /// The objects of a kind; none if the server does not serve the kind.
-    async fn list_served<K>(&self) -> Result<Vec<K>, PlanError>
-    where
-        K: Resource<Scope = NamespaceResourceScope> + DeserializeOwned,
-        K::DynamicType: Default,
-    {
-        match self.api::<K>().list(&ListParams::default()).await {
+    /// The policies of the namespace; none if the server does not serve the kind.
+    async fn policies(&self) -> Result<Vec<StatefulSetPolicy>, PlanError> {
+        match self.list().await {
             Err(error) if error.code() == Some(404) => Ok(Vec::new()),
-            other => Ok(other.map_err(|error| self.server.explain(error))?.items),
+            other => Ok(other.map_err(|error| self.server.explain(error))?),
         }
     }
 
@@ -272,11 +264,13 @@ impl Reader<'_> {
         set: StatefulSet,
         policy: Option<StatefulSetPolicy>,
     ) -> Result<Objects, PlanError> {
-        let (pods, claims, revisions) = tokio::try_join!(
+        let lists = tokio::try_join!(
             self.list::<Pod>(),
             self.list::<PersistentVolumeClaim>(),
             self.list::<ControllerRevision>(),
-        )?;
+        );
+        let lists = lists.map_err(|error| self.server.explain(error))?;
+        let (pods, claims, revisions) = lists;
         let (name, uid) = (self.question.name, set.metadata.uid.clone());
         let is_owned = |meta: &ObjectMeta| {
             let mut owners = meta.owner_references.iter().flatten();

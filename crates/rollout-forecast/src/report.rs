@@ -248,14 +248,13 @@ fn rollout(told: &Forecast) -> Vec<ChangeGroup> {
                 continue;
             }
         };
-        let is_deletion = matches!(change.action, PodAction::Remove | PodAction::Delete);
         if !matches!(groups.last(), Some((round, ChangeGroup::Pods(_))) if *round == step.round) {
             groups.push((step.round, ChangeGroup::Pods(Vec::new())));
         }
         let index = groups.len() - 1;
         if let Some((_, ChangeGroup::Pods(pods))) = groups.last_mut() {
             pods.push(change);
-            if is_deletion && let RolloutChange::DeletePod { pod, .. } = &step.change {
+            if let RolloutChange::DeletePod { pod, .. } = &step.change {
                 deleted.insert(pod, (index, pods.len() - 1));
             }
         }

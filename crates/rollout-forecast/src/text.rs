@@ -1,7 +1,6 @@
 //! The report as text.
 
-use std::fmt::Write;
-
+use command_output::columns;
 use json_tree::Value;
 
 use crate::difference::Difference;
@@ -123,7 +122,7 @@ impl Report {
             }
         }
         line(text, "");
-        table(text, &rows);
+        text.push_str(&columns::table(&rows, 2));
         let order = "The pods of a step go together. The next step begins when they are available.";
         line(text, order);
         if is_guarded {
@@ -141,7 +140,7 @@ impl Report {
         let mut rows = vec![["CLAIM", "ACTION", "VALUE"].map(str::to_owned).to_vec()];
         rows.extend(self.claims.iter().map(claim_row));
         line(text, "");
-        table(text, &rows);
+        text.push_str(&columns::table(&rows, 2));
     }
 
     fn add_end(&self, text: &mut String) {
@@ -244,24 +243,6 @@ fn difference(one: &Difference) -> String {
         value(&one.before),
         value(&one.after)
     )
-}
-
-/// Adds rows with aligned columns. The last cell of a row may be longer than its column.
-fn table(text: &mut String, rows: &[Vec<String>]) {
-    let width = |column: usize| {
-        let cells = rows.iter().filter(|row| row.len() > column + 1);
-        let lengths = cells.map(|row| row[column].chars().count());
-        lengths.max().unwrap_or_default()
-    };
-    let widths: Vec<usize> = (0..4).map(width).collect();
-    for row in rows {
-        let mut one = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            // Writing to a String never fails.
-            write!(one, "{cell:<width$}  ").ok();
-        }
-        line(text, one.trim_end());
-    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use k8s_openapi::api::apps::v1::StatefulSet;
+use json_tree::Value;
 use resource_kinds::stateful_set_policy::StatefulSetPolicy;
 
 /// The versions of a set and of its policy.
@@ -31,9 +31,11 @@ const NEW: &str = "new";
 const UID_LENGTH: usize = 8;
 
 impl Versions {
-    pub fn of(set: Option<&StatefulSet>, policy: Option<&StatefulSetPolicy>) -> Self {
+    /// The versions of a set, as the server sent it, and of a policy.
+    pub fn of(set: Option<&Value>, policy: Option<&StatefulSetPolicy>) -> Self {
+        let version = set.and_then(|set| set["metadata"]["resourceVersion"].as_str());
         Self {
-            set: set.and_then(|set| set.metadata.resource_version.clone()),
+            set: version.map(str::to_owned),
             policy: policy.map(|policy| PolicyVersion {
                 uid: policy
                     .metadata

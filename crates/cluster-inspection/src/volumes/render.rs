@@ -1,5 +1,6 @@
 //! The list as a table, as kubectl prints tables.
 
+use command_output::columns;
 use jiff::Timestamp;
 use object_model::duration::age;
 
@@ -36,17 +37,7 @@ pub fn table(
             row.remove(0);
         }
     }
-    let count = rows.first().map_or(0, Vec::len);
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let widths: Vec<usize> = (0..count).map(|at| width(at).unwrap_or(0)).collect();
-    let line = |row: &Vec<String>| {
-        let cells = row.iter().zip(&widths);
-        let cells: Vec<String> = cells
-            .map(|(cell, width)| format!("{cell:width$}"))
-            .collect();
-        format!("{}\n", cells.join("   ").trim_end())
-    };
-    rows.iter().map(line).collect()
+    columns::table(&rows, 3)
 }
 
 fn head() -> Vec<String> {

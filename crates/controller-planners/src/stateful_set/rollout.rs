@@ -36,12 +36,9 @@ fn one_at_a_time(parsed: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut D
     if draft.guard.is_some() || chosen.rolls_back() {
         let mut members = parsed.members.from(parsed.spec.first_updatable()).iter();
         let guard = draft.guard.as_ref();
-        let fails_check =
-            |member: &Member<'_>| guard.is_some_and(|guard| guard.fails_check(member));
-        let is_down = |member: &&Member<'_>| {
-            outdated(member, chosen) && (member.unavailable() || fails_check(member))
-        };
-        if let Some(member) = members.rfind(is_down) {
+        let is_next =
+            |member: &&Member<'_>| outdated(member, chosen) && order::is_down(guard, member);
+        if let Some(member) = members.rfind(is_next) {
             draft.block(member.name());
             if !member.terminating {
                 replace(parsed, member, chosen, draft);

@@ -5,6 +5,7 @@
 
 use json_tree::{Map, Value};
 use openapi_documents::TypeRef;
+use resource_kinds::annotations::LAST_APPLIED;
 
 use super::check::problems;
 use super::compare::compare;
@@ -14,13 +15,12 @@ use super::set::FieldSet;
 
 /// The takeover is only for this manager; a client can disable it with another manager name.
 pub(super) const KUBECTL: &str = "kubectl";
-const ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// The annotations of an object must not become larger (upstream's limit on all annotations together).
 const ANNOTATIONS_BYTES_MAX: usize = 256 * 1024;
 
 /// The last applied configuration, from the object's annotation.
 pub(super) fn configuration(live: &Value, api_version: &str) -> Option<Value> {
-    let text = live["metadata"]["annotations"][ANNOTATION].as_str()?;
+    let text = live["metadata"]["annotations"][LAST_APPLIED].as_str()?;
     let applied: Value = serde_json::from_str(text).ok()?;
     (applied["apiVersion"] == api_version).then_some(applied)
 }
@@ -52,7 +52,7 @@ pub(super) fn refresh(merged: &mut Value, config: &Value) {
     else {
         return;
     };
-    let present = annotations.get(ANNOTATION).and_then(Value::as_str);
+    let present = annotations.get(LAST_APPLIED).and_then(Value::as_str);
     if present.is_none_or(str::is_empty) {
         return;
     }
@@ -61,7 +61,7 @@ pub(super) fn refresh(merged: &mut Value, config: &Value) {
         .pointer_mut("/metadata/annotations")
         .and_then(Value::as_object_mut)
     {
-        annotations.shift_remove(ANNOTATION);
+        annotations.shift_remove(LAST_APPLIED);
         if annotations.is_empty()
             && let Some(metadata) = applied.get_mut("metadata").and_then(Value::as_object_mut)
         {
@@ -69,9 +69,9 @@ pub(super) fn refresh(merged: &mut Value, config: &Value) {
         }
     }
     let text = format!("{}\n", sorted(&applied));
-    annotations.insert(ANNOTATION.to_owned(), text.into());
+    annotations.insert(LAST_APPLIED.to_owned(), text.into());
     if size(annotations) > ANNOTATIONS_BYTES_MAX {
-        annotations.shift_remove(ANNOTATION);
+        annotations.shift_remove(LAST_APPLIED);
     }
 }
 

@@ -26,6 +26,7 @@ pub use metadata::MetadataEdit;
 use metadata::TemplateMetadata;
 pub(super) use metadata::record_of;
 pub use volume::VolumeEdit;
+pub(super) use volume::has_failed;
 use volume::{Circumstances, VolumeFit};
 
 /// The changed fields of a claim. The two parts are written one after the other, so that a refusal of one does not hold

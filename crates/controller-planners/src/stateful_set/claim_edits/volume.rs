@@ -156,6 +156,11 @@ fn is_growth_of_another_request(claim: &PersistentVolumeClaim) -> bool {
     allocated.is_some() && allocated != claim_size::requested(claim)
 }
 
+/// Whether the last change of a claim's volume failed.
+pub(in crate::stateful_set) fn has_failed(claim: &PersistentVolumeClaim) -> bool {
+    failure(claim, true).is_some()
+}
+
 /// The message of a change that failed: of a growth to the present request, and of a change of attributes if the template
 /// has a class.
 fn failure(claim: &PersistentVolumeClaim, has_class: bool) -> Option<String> {

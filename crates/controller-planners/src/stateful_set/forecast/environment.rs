@@ -1,7 +1,7 @@
 //! The parts of a cluster that a forecast needs beside the controller of the set: nodes that start and end pods, drivers
 //! that change volumes, the garbage collector.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodCondition};
@@ -9,23 +9,25 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use resource_kinds::reasons::pod_condition;
 use resource_kinds::stateful_set_policy::CheckKind;
 
+use super::super::claim_edits::has_failed;
 use super::Objects;
 use crate::claim_size;
 
-/// The conditions of volumes whose change has failed.
-const FAILED_CHANGES: [&str; 3] = [
+/// The conditions of a claim whose volume changes, waits for its file system, or has failed to change.
+const CHANGES: [&str; 6] = [
+    "Resizing",
+    "FileSystemResizePending",
     "ControllerResizeError",
     "NodeResizeError",
+    "ModifyingVolume",
     "ModifyVolumeError",
 ];
 
 /// The changes of a round.
 pub(super) struct Passed {
-    /// The names of pods that have changed or ended.
-    pub pods: Vec<String>,
-    /// The names of pods that have ended.
-    pub ended: Vec<String>,
-    pub has_changed_claims: bool,
+    /// The names of pods and claims that have changed or ended.
+    pub changed: Vec<String>,
+    /// The claims that the garbage collector deletes; they have changed, too.
     pub collected_claims: Vec<String>,
 }
 
@@ -45,70 +47,54 @@ pub(super) fn troubled(objects: &Objects) -> BTreeSet<String> {
     pods.chain(claims.map(|(name, _)| name.clone())).collect()
 }
 
-/// Whether a change of the claim's volume has failed.
-fn has_failed(claim: &PersistentVolumeClaim) -> bool {
-    let Some(status) = &claim.status else {
-        return false;
-    };
-    let mut conditions = status.conditions.iter().flatten();
-    let mut states = status.allocated_resource_statuses.iter().flatten();
-    let modification = status.modify_volume_status.as_ref();
-    conditions.any(|one| FAILED_CHANGES.contains(&one.type_.as_str()) && one.status == "True")
-        || states.any(|(_, state)| state.ends_with("Infeasible"))
-        || modification.is_some_and(|change| change.status == "Infeasible")
-}
-
 /// Ends the pods that are being deleted, and makes everything ready that is not troubled.
 pub(super) fn pass(objects: &mut Objects, troubled: &BTreeSet<String>, now: Timestamp) -> Passed {
-    let is_ending = |pod: &Pod| pod.metadata.deletion_timestamp.is_some();
-    let ended = objects.pods.iter().filter(|(_, pod)| is_ending(pod));
-    let ended: Vec<String> = ended.map(|(name, _)| name.clone()).collect();
-    objects.pods.retain(|_, pod| !is_ending(pod));
-    let mut pods = ended.clone();
+    let mut changed = remove(&mut objects.pods, |pod| {
+        pod.metadata.deletion_timestamp.is_some()
+    });
     for (name, pod) in &mut objects.pods {
         if !troubled.contains(name) && make_ready(pod, now) {
-            pods.push(name.clone());
+            changed.push(name.clone());
         }
     }
-    let before = objects.claims.len();
-    objects.claims.retain(|_, claim| {
+    // A claim that a pod uses stays until the pod has ended.
+    let pods = &objects.pods;
+    changed.extend(remove(&mut objects.claims, |claim| {
         let is_ending = claim.metadata.deletion_timestamp.is_some();
-        // A claim that a pod uses stays until the pod has ended.
-        !is_ending || objects.pods.values().any(|pod| uses(pod, claim))
-    });
-    let mut has_changed_claims = objects.claims.len() != before;
+        is_ending && !pods.values().any(|pod| uses(pod, claim))
+    }));
     for (name, claim) in &mut objects.claims {
-        has_changed_claims |= !troubled.contains(name) && follow(claim);
+        if !troubled.contains(name) && follow(claim) {
+            changed.push(name.clone());
+        }
     }
     let collected_claims = objects.collect_claims();
-    has_changed_claims |= !collected_claims.is_empty();
+    changed.extend(collected_claims.iter().cloned());
     Passed {
-        pods,
-        ended,
-        has_changed_claims,
+        changed,
         collected_claims,
     }
 }
 
-/// Makes a pod or a claim work that is troubled.
-pub(super) fn recover(objects: &mut Objects, name: &str, now: Timestamp) {
-    if let Some(pod) = objects.pods.get_mut(name) {
-        for check in CheckKind::ALL {
-            if condition(pod, check.condition()).is_some() {
-                set_true(pod, check.condition(), now);
-            }
-        }
-        make_ready(pod, now);
+/// Removes the selected objects; returns their names.
+fn remove<K>(objects: &mut BTreeMap<String, K>, is_selected: impl Fn(&K) -> bool) -> Vec<String> {
+    let selected = objects.iter().filter(|(_, object)| is_selected(object));
+    let selected: Vec<String> = selected.map(|(name, _)| name.clone()).collect();
+    for name in &selected {
+        objects.remove(name);
     }
-    if let Some(status) = objects
-        .claims
-        .get_mut(name)
-        .and_then(|claim| claim.status.as_mut())
-    {
-        let conditions = status.conditions.get_or_insert_default();
-        conditions.retain(|one| !FAILED_CHANGES.contains(&one.type_.as_str()));
-        status.allocated_resource_statuses = None;
-        status.modify_volume_status = None;
+    selected
+}
+
+/// Lets a pod pass its checks that fail. A pod or a claim that is not troubled any more works with the next round.
+pub(super) fn recover(objects: &mut Objects, name: &str, now: Timestamp) {
+    let Some(pod) = objects.pods.get_mut(name) else {
+        return;
+    };
+    for check in CheckKind::ALL {
+        if condition(pod, check.condition()).is_some() {
+            set_true(pod, check.condition(), now);
+        }
     }
 }
 
@@ -201,9 +187,10 @@ fn follow(claim: &mut PersistentVolumeClaim) -> bool {
     if class.is_some() {
         status.current_volume_attributes_class_name = class;
     }
-    let is_over = |kind: &str| matches!(kind, "Resizing" | "FileSystemResizePending");
     if let Some(conditions) = &mut status.conditions {
-        conditions.retain(|one| !is_over(&one.type_));
+        conditions.retain(|one| !CHANGES.contains(&one.type_.as_str()));
     }
+    status.allocated_resource_statuses = None;
+    status.modify_volume_status = None;
     claim.status != before
 }

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use object_model::IncompleteMetadata;
 use resource_kinds::labels;
 use resource_kinds::pod_view::PodView;
@@ -113,6 +113,9 @@ pub enum ForecastEnd {
 /// The maximum number of steps, so that the forecast for a very large set ends soon.
 const STEPS_MAX: usize = 5_000;
 
+/// The maximum number of plans: a set whose status changes without end has a forecast as well.
+const PLANS_MAX: usize = 8 * STEPS_MAX;
+
 /// The maximum number of plans in a row that wait only for time.
 const IDLE_PLANS_MAX: usize = 5;
 
@@ -127,9 +130,11 @@ pub fn forecast(objects: Objects, now: Timestamp) -> Result<Forecast, ForecastEr
 struct Run {
     objects: Objects,
     now: Timestamp,
-    /// The projections of the pods, which the next change of a pod makes obsolete.
+    /// The pods as a plan takes them, renewed with each change of a pod.
     views: BTreeMap<String, Arc<PodView>>,
-    /// Pods that are not available at the start, and have not changed.
+    /// The claims as a plan takes them, renewed with each change of a claim.
+    claims: BTreeMap<String, Arc<PersistentVolumeClaim>>,
+    /// Pods and claims that are not available at the start, and have not changed.
     troubled: BTreeSet<String>,
     round: usize,
     steps: Vec<RolloutStep>,
@@ -142,40 +147,45 @@ impl Run {
             objects,
             now,
             views: BTreeMap::new(),
+            claims: BTreeMap::new(),
             troubled,
             round: 0,
             steps: Vec::new(),
         };
-        for name in run.objects.pods.keys().cloned().collect::<Vec<_>>() {
-            run.project(&name)?;
+        let names = run.objects.pods.keys().chain(run.objects.claims.keys());
+        for name in names.cloned().collect::<Vec<_>>() {
+            run.renew(&name)?;
         }
         Ok(run)
     }
 
-    /// Renews the projection of a pod.
-    fn project(&mut self, name: &str) -> Result<(), ForecastError> {
-        match self.objects.pods.get(name) {
-            Some(pod) => {
-                let view = Arc::new(pod.try_into()?);
-                self.views.insert(name.to_owned(), view);
-            }
-            None => {
-                self.views.remove(name);
-            }
+    /// Renews the pod or the claim of that name: most plans change one, and a large set has thousands.
+    fn renew(&mut self, name: &str) -> Result<(), ForecastError> {
+        self.views.remove(name);
+        self.claims.remove(name);
+        if let Some(pod) = self.objects.pods.get(name) {
+            let view = Arc::new(pod.try_into()?);
+            self.views.insert(name.to_owned(), view);
+        }
+        if let Some(claim) = self.objects.claims.get(name) {
+            let claim = Arc::new(claim.clone());
+            self.claims.insert(name.to_owned(), claim);
         }
         Ok(())
     }
 
     fn plan(&self) -> Result<StatefulSetPlan, ForecastError> {
         let pods = self.views.values().cloned().collect();
-        Ok(plan(&self.objects.observed_with(pods), self.now)?)
+        let observed = self.objects.observed_with(pods, self.claims.clone());
+        Ok(plan(&observed, self.now)?)
     }
 
     fn finish(mut self) -> Result<Forecast, ForecastError> {
         let mut waiting_now = None;
-        let mut idle_plans = 0;
+        let (mut plans, mut idle_plans) = (0, 0);
         let end = loop {
-            if self.steps.len() > STEPS_MAX {
+            plans += 1;
+            if self.steps.len() > STEPS_MAX || plans > PLANS_MAX {
                 break ForecastEnd::Unfinished;
             }
             let next = self.plan()?;
@@ -242,10 +252,7 @@ impl Run {
                 self.step(change);
             }
             self.objects.write(action, self.now)?;
-            let name = action.target().name;
-            if self.views.contains_key(&name) || self.objects.pods.contains_key(&name) {
-                self.project(&name)?;
-            }
+            self.renew(&action.target().name)?;
         }
         if let Some(status) = &plan.status {
             self.objects.set.status = Some(status.clone());
@@ -313,14 +320,16 @@ impl Run {
     /// has changed.
     fn pass_round(&mut self) -> Result<bool, ForecastError> {
         let passed = environment::pass(&mut self.objects, &self.troubled, self.now);
-        for name in &passed.pods {
-            self.project(name)?;
+        for name in &passed.changed {
+            self.renew(name)?;
         }
-        self.troubled.retain(|name| !passed.ended.contains(name));
+        let objects = &self.objects;
+        self.troubled
+            .retain(|name| objects.pods.contains_key(name) || objects.claims.contains_key(name));
         for claim in passed.collected_claims {
             self.step(RolloutChange::DeleteClaim { claim });
         }
-        let is_changed = !passed.pods.is_empty() || passed.has_changed_claims;
+        let is_changed = !passed.changed.is_empty();
         self.round += usize::from(is_changed);
         Ok(is_changed)
     }
@@ -336,7 +345,7 @@ impl Run {
         }
         for name in std::mem::take(&mut self.troubled) {
             environment::recover(&mut self.objects, &name, self.now);
-            self.project(&name)?;
+            self.renew(&name)?;
         }
         self.round += 1;
         Ok(())

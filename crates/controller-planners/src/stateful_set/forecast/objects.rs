@@ -52,18 +52,22 @@ impl Objects {
     pub fn observed(&self) -> Result<Observed, ForecastError> {
         let pods = self.pods.values().map(|pod| Ok(Arc::new(pod.try_into()?)));
         let pods: Result<Vec<Arc<PodView>>, serde_json::Error> = pods.collect();
-        Ok(self.observed_with(pods?))
-    }
-
-    /// The input of a plan, with these pods.
-    pub(super) fn observed_with(&self, pods: Vec<Arc<PodView>>) -> Observed {
         let claims = self.claims.iter();
         let claims = claims.map(|(name, claim)| (name.clone(), Arc::new(claim.clone())));
+        Ok(self.observed_with(pods?, claims.collect()))
+    }
+
+    /// The input of a plan, with these forms of the pods and claims.
+    pub(super) fn observed_with(
+        &self,
+        pods: Vec<Arc<PodView>>,
+        claims: BTreeMap<String, Arc<PersistentVolumeClaim>>,
+    ) -> Observed {
         Observed {
             set: Arc::new(self.set.clone()),
             pods,
             revisions: self.revisions.values().cloned().map(Arc::new).collect(),
-            claims: claims.collect(),
+            claims,
             policy: self.policy.clone(),
             refused: self.refused.clone(),
         }

@@ -81,7 +81,13 @@ pub fn violations(observed: &Observed, plan: &StatefulSetPlan, now: Timestamp) -
     let updated = facts.deleted.iter().copied();
     let updated: Vec<_> = updated.filter(|member| facts.is_updated(member)).collect();
     let is_outdated = |member: &Member<'_>| !is_up_to_date(&parsed, facts.update.as_ref(), member);
-    policy_order::is_kept(&parsed, &updated, &is_outdated, &mut violations);
+    policy_order::is_kept(
+        &parsed,
+        facts.order,
+        &updated,
+        &is_outdated,
+        &mut violations,
+    );
     claims::follow_policy(&parsed, plan, &mut violations);
     claims::edits_keep_data(&parsed, plan, &mut violations);
     claims::survive_deletions(&parsed, plan, &mut violations);

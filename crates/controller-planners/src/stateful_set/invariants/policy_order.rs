@@ -10,25 +10,18 @@ use super::guard::fails_check;
 /// Healthy pods go for an update in the order of the policy. `gone` are the pods that the plan deletes for an update.
 pub(super) fn is_kept(
     parsed: &ParsedSet<'_>,
+    keys: &[OrderKey],
     gone: &[&Member<'_>],
     is_outdated: &dyn Fn(&Member<'_>) -> bool,
     violations: &mut Vec<String>,
 ) {
-    let rules = parsed.observed.rollout();
-    let Some(rules) = rules.filter(|rules| !rules.order.is_empty()) else {
+    if keys.is_empty() {
         return;
-    };
+    }
     let is_down = |member: &Member<'_>| member.unavailable() || fails_check(parsed, member);
     let healthy: Vec<&Member<'_>> = gone.iter().copied().filter(|one| !is_down(one)).collect();
     for member in &healthy {
-        check(
-            parsed,
-            member,
-            &rules.order,
-            &healthy,
-            is_outdated,
-            violations,
-        );
+        check(parsed, member, keys, &healthy, is_outdated, violations);
     }
 }
 
@@ -45,8 +38,8 @@ fn check(
     let name = member.name();
     let role = |member: &Member<'_>| {
         let source = parsed.observed.roles()?;
-        let label = member.pod.label(&source.from_label);
-        label.or(source.default.as_deref()).map(str::to_owned)
+        let role = source.role(member.pod.label(&source.from_label));
+        role.map(str::to_owned)
     };
     let zone = |member: &Member<'_>| member.pod.label(labels::ZONE).map(str::to_owned);
     let others = || {
