@@ -1,6 +1,6 @@
 //! Edits of the claim templates of a set, and their effect on claims that exist (rollouts.md C).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use serde::{Deserialize, Serialize};
@@ -79,12 +79,23 @@ impl ClaimRules {
 }
 
 /// The claim templates that were removed from a set, oldest first (rollouts.md C7).
+///
+/// Their names are unique: the record may have come from a backup or another program, and of templates with one name
+/// only the newest counts.
 pub fn removed_claim_templates(
     annotations: Option<&BTreeMap<String, String>>,
 ) -> Vec<PersistentVolumeClaim> {
     let text = annotations.and_then(|all| all.get(REMOVED_CLAIM_TEMPLATES));
     let templates = text.and_then(|text| serde_json::from_str(text).ok());
-    templates.unwrap_or_default()
+    let mut templates: Vec<PersistentVolumeClaim> = templates.unwrap_or_default();
+    templates.reverse();
+    let mut names = BTreeSet::new();
+    templates.retain(|template| {
+        let name = template.metadata.name.as_ref();
+        name.is_some_and(|name| names.insert(name.clone()))
+    });
+    templates.reverse();
+    templates
 }
 
 #[cfg(test)]
@@ -116,12 +127,33 @@ mod tests {
         assert_eq!(of(Some(&strict), "InPlace"), Some(ClaimUpdates::NewOnly));
     }
 
+    fn recorded(text: &str) -> Vec<PersistentVolumeClaim> {
+        let annotation = (REMOVED_CLAIM_TEMPLATES.to_owned(), text.to_owned());
+        removed_claim_templates(Some(&BTreeMap::from([annotation])))
+    }
+
+    #[test]
+    fn of_recorded_templates_with_one_name_the_newest_counts() {
+        let text = r#"[{"metadata": {"name": "a"}, "spec": {"storageClassName": "old"}},
+            {"metadata": {"name": "b"}, "spec": {}}, {"metadata": {}, "spec": {}},
+            {"metadata": {"name": "a"}, "spec": {"storageClassName": "new"}}]"#;
+        let removed = recorded(text);
+        let names = removed.iter().map(|template| {
+            let class = template.spec.as_ref().unwrap().storage_class_name.clone();
+            (template.metadata.name.clone().unwrap(), class)
+        });
+        let names: Vec<_> = names.collect();
+        let expected = [
+            ("b".to_owned(), None),
+            ("a".to_owned(), Some("new".to_owned())),
+        ];
+        assert_eq!(names, expected);
+    }
+
     #[test]
     fn a_record_that_cannot_be_read_names_nothing() {
         let names = |text: &str| {
-            let annotation = (REMOVED_CLAIM_TEMPLATES.to_owned(), text.to_owned());
-            let removed = removed_claim_templates(Some(&BTreeMap::from([annotation])));
-            let removed = removed.into_iter();
+            let removed = recorded(text).into_iter();
             removed
                 .map(|template| template.metadata.name.unwrap())
                 .collect::<Vec<_>>()
