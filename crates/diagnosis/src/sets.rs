@@ -9,7 +9,7 @@ use controller_planners::stateful_set::{
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec};
 use object_model::IncompleteMetadata;
 use pod_lifecycle::diagnosis::{Remedy, text};
-use resource_kinds::annotations::REJECTED;
+use resource_kinds::annotations::{HOOK_DONE, REJECTED};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::stateful_set_policy::{CheckKind, OnFailure, StatefulSetPolicy, in_force};
 
@@ -464,6 +464,12 @@ impl<'e> View<'e> {
                 let set = kubectl(format!("label pod {pod} {label}=ROLE"));
                 ("RoleUnknown", remedy.with(set))
             }
+            Cause::HookRuns { pod, asks, .. } => {
+                ("HookRunning", self.hook_remedy(pod, asks.as_deref()))
+            }
+            Cause::HookTimedOut { pod, asks, .. } => {
+                ("HookTimedOut", self.hook_remedy(pod, asks.as_deref()))
+            }
             Cause::RevisionRejected {
                 revision,
                 evidence,
@@ -526,6 +532,24 @@ impl<'e> View<'e> {
         }
     }
 
+    /// The remedy for a pod that a hook holds; `asks` is the id of a run that a person answers.
+    fn hook_remedy(&self, pod: &str, asks: Option<&str>) -> Remedy {
+        let kubectl =
+            |command: String| text::kubectl(text::namespace(&self.set.metadata), &command);
+        let (text, command) = match asks {
+            Some(id) => (
+                "answer when it is done; or delete the pod without it",
+                format!("annotate --overwrite pod {pod} {HOOK_DONE}={id}"),
+            ),
+            None => (
+                "the hook has to succeed, and here is its output; or delete the pod without it",
+                format!("describe pod {pod}"),
+            ),
+        };
+        let remedy = Remedy::new(text).with(kubectl(command));
+        remedy.with(kubectl(format!("delete pod {pod}")))
+    }
+
     fn first_unavailable(&self, builder: &mut ChainBuilder<'_>) {
         if !self.unhealthy_pod(builder) {
             builder.remedy("nothing to do; the pods have to be available again first");
@@ -552,7 +576,7 @@ impl<'e> View<'e> {
     /// Adds the first desired pod in which a check of the guard fails; returns whether there is one.
     fn failing_check(&self, builder: &mut ChainBuilder<'_>) -> bool {
         let failing = self.desired_pods().find_map(|pod| {
-            let results = CheckKind::ALL.map(|kind| pod.condition(kind.condition()));
+            let results = CheckKind::OF_GUARD.map(|kind| pod.condition(kind.condition()));
             let mut results = results.into_iter().flatten();
             Some((pod, results.find(|result| !result.holds())?))
         });

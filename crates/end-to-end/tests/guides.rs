@@ -79,8 +79,8 @@ fn the_network_policy_page_can_be_pasted() {
     }
 }
 
-/// rollouts.md R27, S9, R11 to R13, R2: a guarded set, an update that is rolled back, and a leader that goes last,
-/// used unchanged.
+/// rollouts.md R27, S9, R11 to R13, R2, R22, R26: a guarded set, an update that is rolled back, a leader that goes last, and
+/// a hook before a pod goes, used unchanged.
 #[test]
 fn the_rollout_policies_page_can_be_pasted() {
     let instance = Instance::start(&[]);
@@ -101,12 +101,17 @@ fn the_rollout_policies_page_can_be_pasted() {
         "1     db-1  restart",
         "2     db-0  restart",
         "3     db-2  restart",
+        "db-2 waits: hook hand-over runs before pod db-2 goes for ScaleDown, at most until",
+        "held by its hook\n",
+        "\"status\":\"Success\",\"code\":201",
     ] {
         assert!(output.stdout.contains(text), "{text}: {output:#?}");
     }
     let refused =
         "violate the guard of StatefulSetPolicy db: 2 of 3 pods must stay healthy, and 2 are";
     assert!(output.stderr.contains(refused), "{output:#?}");
+    let unhooked = "Cannot evict pod before its hooks of StatefulSetPolicy db are done";
+    assert!(output.stderr.contains(unhooked), "{output:#?}");
 }
 
 /// rollouts.md R18 to R20: a rollout before it happens, used unchanged.

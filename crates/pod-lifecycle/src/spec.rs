@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec, Probe};
-use resource_kinds::stateful_set_policy::{CheckKind, GuardCheck};
+use resource_kinds::stateful_set_policy::{CheckKind, GuardCheck, PodHold};
 
 use crate::limits::GRACE_DEFAULT_SECONDS;
 
@@ -32,7 +32,7 @@ pub enum ProbeKind {
     Liveness,
     /// Decides whether the container gets traffic of Services.
     Readiness,
-    /// A check of a guard, whose result is a condition of the pod.
+    /// An action of a policy, whose result is a condition of the pod.
     Guard(CheckKind),
 }
 
@@ -45,6 +45,7 @@ impl ProbeKind {
             Self::Readiness => "Readiness",
             Self::Guard(CheckKind::Health) => "Health",
             Self::Guard(CheckKind::Recovery) => "Recovery",
+            Self::Guard(CheckKind::Hook) => "Hook",
         }
     }
 }
@@ -73,6 +74,17 @@ fn guard_probe(pod: &Pod, container: &str, kind: CheckKind) -> Option<Probe> {
 pub(crate) fn guard_check(pod: &Pod, kind: CheckKind) -> Option<GuardCheck> {
     let annotations = pod.metadata.annotations.as_ref()?;
     GuardCheck::parse(annotations.get(kind.annotation())?)
+}
+
+/// The run of a check: the id of the hook that the pod's annotation has; empty for a check of a guard, which has no end.
+pub(crate) fn check_run(pod: &Pod, kind: CheckKind) -> String {
+    if kind != CheckKind::Hook {
+        return String::new();
+    }
+    let annotations = pod.metadata.annotations.as_ref();
+    let text = annotations.and_then(|annotations| annotations.get(kind.annotation()));
+    let hold = text.and_then(|text| PodHold::parse(text));
+    hold.map(|hold| hold.id).unwrap_or_default()
 }
 
 /// The pod's init containers, including sidecars, in order.

@@ -79,6 +79,9 @@ pub struct PodChange {
     pub to: Option<String>,
     /// Whether the guard of the policy decides again when it happens.
     pub guarded: bool,
+    /// The name of the hook that runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hook: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -92,6 +95,10 @@ pub enum PodAction {
     Delete,
     Adopt,
     Release,
+    /// A hook runs in the pod before it goes.
+    RunHook,
+    /// The pod does not go any more, and its hook is taken back.
+    CancelHook,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -225,6 +232,20 @@ fn rollout(told: &Forecast) -> Vec<ChangeGroup> {
                     },
                 )
             },
+            RolloutChange::RunHook {
+                pod,
+                hook,
+                is_cancelled,
+            } => PodChange {
+                hook: Some(hook.clone()),
+                ..PodChange::new(
+                    pod,
+                    match is_cancelled {
+                        true => PodAction::CancelHook,
+                        false => PodAction::RunHook,
+                    },
+                )
+            },
             RolloutChange::AdoptPod { pod } => PodChange::new(pod, PodAction::Adopt),
             RolloutChange::ReleasePod { pod } => PodChange::new(pod, PodAction::Release),
             RolloutChange::Wait { causes } => {
@@ -270,6 +291,7 @@ impl PodChange {
             from: None,
             to: None,
             guarded: false,
+            hook: None,
         }
     }
 }

@@ -111,7 +111,10 @@ impl Report {
                     for pod in pods {
                         is_guarded |= pod.guarded;
                         let cells = [step.clone(), pod.pod.clone(), action(pod.action).to_owned()];
-                        let revision = arrow(pod.from.as_deref(), pod.to.as_deref());
+                        let revision = match &pod.hook {
+                            Some(hook) => hook.clone(),
+                            None => arrow(pod.from.as_deref(), pod.to.as_deref()),
+                        };
                         rows.push([cells.as_slice(), &[revision]].concat());
                     }
                 }
@@ -202,6 +205,8 @@ fn action(action: PodAction) -> &'static str {
         PodAction::Delete => "delete",
         PodAction::Adopt => "adopt",
         PodAction::Release => "release",
+        PodAction::RunHook => "run hook",
+        PodAction::CancelHook => "take back hook",
     }
 }
 
@@ -258,6 +263,7 @@ mod tests {
             from: Some("db-a".to_owned()),
             to: (action == PodAction::Restart).then(|| "db-b".to_owned()),
             guarded,
+            hook: None,
         }
     }
 
@@ -275,6 +281,10 @@ mod tests {
             update_revision: "db-b".to_owned(),
             waiting_now: vec!["pod db-1 is not ready".to_owned()],
             rollout: vec![
+                ChangeGroup::Pods(vec![PodChange {
+                    hook: Some("drain".to_owned()),
+                    ..pod("db-2", PodAction::RunHook, false)
+                }]),
                 ChangeGroup::Pods(vec![
                     pod("db-10", PodAction::Remove, true),
                     pod("db-2", PodAction::Restart, false),
@@ -308,10 +318,11 @@ Changes of the set:
 Waiting at present:
   pod db-1 is not ready
 
-STEP  POD    ACTION   REVISION
-1     db-10  remove   db-a
-1     db-2   restart  db-a -> db-b
-2     wait: pod db-1 is not ready
+STEP  POD    ACTION    REVISION
+1     db-2   run hook  drain
+2     db-10  remove    db-a
+2     db-2   restart   db-a -> db-b
+3     wait: pod db-1 is not ready
 The pods of a step go together. The next step begins when they are available.
 The guard of the policy decides again before each pod is deleted.
 

@@ -8,10 +8,11 @@ use resource_kinds::annotations::PURPOSE;
 
 use crate::harness::{Api, PODS, SETS, stateful_set};
 
-const POLICIES: &str = "/apis/apps.mainstay.dev/v1alpha1/namespaces/default/statefulsetpolicies";
+pub const POLICIES: &str =
+    "/apis/apps.mainstay.dev/v1alpha1/namespaces/default/statefulsetpolicies";
 
 /// A set `db` of three pods, and a policy for it.
-async fn with_set(min_healthy: Value) -> Api {
+pub async fn with_set(min_healthy: Value) -> Api {
     let api = Api::with_policies().await;
     api.with_account().await;
     let mut set = stateful_set("db");
@@ -44,14 +45,14 @@ async fn add_pod(api: &Api, set: &Value, ordinal: usize) {
     set_ready(api, ordinal, "True").await;
 }
 
-async fn set_ready(api: &Api, ordinal: usize, ready: &str) {
+pub async fn set_ready(api: &Api, ordinal: usize, ready: &str) {
     let status = json!({"status": {"phase": "Running",
         "conditions": [{"type": "Ready", "status": ready}]}});
     let path = format!("{PODS}/db-{ordinal}/status");
     assert_eq!(api.patch(&path, "strategic", status).await.0, 200);
 }
 
-async fn evict(api: &Api, ordinal: usize, annotations: Value) -> (u16, Value) {
+pub async fn evict(api: &Api, ordinal: usize, annotations: Value) -> (u16, Value) {
     let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction",
         "metadata": {"name": format!("db-{ordinal}"), "annotations": annotations}});
     let path = format!("{PODS}/db-{ordinal}/eviction");

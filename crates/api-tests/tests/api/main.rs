@@ -37,6 +37,7 @@ mod guard;
 mod harness;
 mod health;
 mod hook;
+mod hooks_of_pods;
 mod hostile;
 mod impersonation;
 mod levels;

@@ -187,16 +187,16 @@ fn progress(parsed: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut Draft)
         .as_ref()
         .map_or(plain, |(_, problem)| problem.clone());
     let mut causes = draft.waiting.iter().map(|waiting| &waiting.cause);
-    let held = causes.find(|cause| matches!(cause, Cause::GuardHolds { .. }));
-    if let Some(held) = held.map(Cause::message_text) {
-        // The deadline does not run while the guard holds pods (rollouts.md R11).
+    let held = causes.find_map(|cause| Some((cause.message_text(), cause.holds_progress()?)));
+    if let Some((held, reason)) = held {
+        // The deadline does not run while the guard or a hook holds pods (rollouts.md R11).
         let warning = trouble.is_some_and(|(weight, _)| weight == Weight::Trouble);
         if warning {
             message = format!("{held}; {message}");
         }
         return Progress {
             warning,
-            ..Progress::fine(reasons::GUARD_HOLDS, message)
+            ..Progress::fine(reason, message)
         };
     }
     if let Some(seconds) = deadline::exceeded(parsed, chosen, draft) {

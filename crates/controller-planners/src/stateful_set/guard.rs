@@ -7,10 +7,11 @@
 use resource_kinds::pod_view::Condition;
 use resource_kinds::reasons::pod_condition;
 use resource_kinds::stateful_set_policy::{
-    CheckKind, Guard, GuardCheck, HealthCount, HealthFacts, Purpose,
+    CheckKind, Guard, GuardCheck, HealthCount, HealthFacts, HookPurpose, PodHealth, Purpose,
 };
 
 use super::draft::Draft;
+use super::hooks::{self, Clearance};
 use super::member::Member;
 use super::observed::{Observed, ParsedSet};
 use super::order;
@@ -61,47 +62,58 @@ fn facts(member: &Member<'_>) -> HealthFacts {
 
 /// The checks that the node runs in the set's pods, by their annotation; `None` removes one.
 pub(super) fn checks(observed: &Observed) -> [(&'static str, Option<String>); 2] {
-    CheckKind::ALL.map(|kind| {
+    CheckKind::OF_GUARD.map(|kind| {
         let check = observed.guard().and_then(|guard| guard.check(kind));
         (kind.annotation(), check.map(GuardCheck::text))
     })
 }
 
-/// Whether the plan deletes a pod, or the guard holds it.
+/// Whether the plan deletes a pod, or something holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Removal {
     Planned,
+    /// The pod goes when its hooks are done, and has its place already.
+    Hooked,
+    /// The guard holds the pod.
     Held,
 }
 
-/// Deletes a pod for a purpose that can wait. A set with a guard evicts the pod, if the guard permits it.
+/// Deletes a pod for a purpose that can wait: if the guard permits it, after its hooks. A set with a guard evicts the pod.
 pub(super) fn remove(
     parsed: &ParsedSet<'_>,
     member: &Member<'_>,
-    purpose: Purpose,
+    purpose: HookPurpose,
     draft: &mut Draft,
 ) -> Removal {
-    // While the leader moves, an old view would delete the new one (rollouts.md R2).
-    let is_exact = purpose == Purpose::Update && order::is_by_role(parsed);
-    let version = is_exact.then_some(member.pod.resource_version);
-    let Some(guard) = &mut draft.guard else {
-        replica::delete_at(member, version, draft);
-        return Removal::Planned;
-    };
-    let health = guard.guard.judge(facts(member), parsed.now);
-    let is_desired = parsed.spec.in_range(member.ordinal);
-    if !guard.count.permits(health, is_desired) {
-        let cause = Cause::GuardHolds {
-            pod: member.name().to_owned(),
-            policy: guard.policy.clone(),
-            count: guard.count,
-        };
+    let permission = draft
+        .guard
+        .as_ref()
+        .map(|guard| permission(parsed, guard, member));
+    if let Some(Err(cause)) = permission {
         draft.wait(member.ordinal, cause);
         wake_when_counted_again(parsed, draft);
         return Removal::Held;
     }
-    if is_desired {
+    let clearance = hooks::clear(parsed, member, purpose, draft);
+    if let (Some(guard), Some(Ok(health))) = (&mut draft.guard, permission)
+        && parsed.spec.in_range(member.ordinal)
+    {
         guard.count.add(health, -1);
+    }
+    let purpose = match purpose {
+        HookPurpose::ScaleDown => Purpose::ScaleDown,
+        HookPurpose::Update | HookPurpose::Rollback | HookPurpose::Evict => Purpose::Update,
+    };
+    // While the leader moves, an old view would delete the new one (rollouts.md R2). A hold may end meanwhile (R25).
+    let is_exact = purpose == Purpose::Update && order::is_by_role(parsed);
+    let version = match clearance {
+        Clearance::Held => return Removal::Hooked,
+        Clearance::Done => Some(member.pod.resource_version),
+        Clearance::Unhooked => is_exact.then_some(member.pod.resource_version),
+    };
+    if draft.guard.is_none() {
+        replica::delete_at(member, version, draft);
+        return Removal::Planned;
     }
     draft.act(
         member.ordinal,
@@ -113,6 +125,28 @@ pub(super) fn remove(
         },
     );
     Removal::Planned
+}
+
+/// The health of a pod that the guard permits to go.
+///
+/// *Errors.* The guard holds the pod.
+fn permission(
+    parsed: &ParsedSet<'_>,
+    guard: &PlanGuard,
+    member: &Member<'_>,
+) -> Result<PodHealth, Cause> {
+    let health = guard.guard.judge(facts(member), parsed.now);
+    if guard
+        .count
+        .permits(health, parsed.spec.in_range(member.ordinal))
+    {
+        return Ok(health);
+    }
+    Err(Cause::GuardHolds {
+        pod: member.name().to_owned(),
+        policy: guard.policy.clone(),
+        count: guard.count,
+    })
 }
 
 /// A pod whose announced deletion did not follow counts again without an event.

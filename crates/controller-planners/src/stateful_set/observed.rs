@@ -15,7 +15,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use object_model::{IncompleteMetadata, IntOrPercent, LabelSelector, ResourceVersion, Uid};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::stateful_set_policy::{
-    ClaimRules, ClaimUpdates, Guard, RoleSource, RolloutRules, StatefulSetPolicy,
+    ClaimRules, ClaimUpdates, Guard, PolicyHook, RoleSource, RolloutRules, StatefulSetPolicy,
     removed_claim_templates,
 };
 use resource_kinds::{MetadataIdentity, labels};
@@ -54,6 +54,12 @@ impl Observed {
     /// The source of the roles of pods.
     pub(super) fn roles(&self) -> Option<&RoleSource> {
         self.policy.as_ref()?.spec.roles.as_ref()
+    }
+
+    /// The hooks of the policy.
+    pub(super) fn hooks(&self) -> &[PolicyHook] {
+        let policy = self.policy.as_ref();
+        policy.map_or(&[], |policy| &policy.spec.hooks)
     }
 
     /// The rules of the policy for rollouts.

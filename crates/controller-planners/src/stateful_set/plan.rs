@@ -14,6 +14,7 @@ use resource_kinds::stateful_set_policy::{Evidence, Purpose};
 use super::claim_edits::{self, ClaimEdit};
 use super::draft::{Draft, PlanFlow};
 use super::guard::PlanGuard;
+use super::hooks;
 use super::observed::{Observed, ParsedSet, Strategy};
 use super::options::StuckRollout;
 use super::waiting::{Cause, Waiting};
@@ -345,6 +346,7 @@ fn decide(parsed: &ParsedSet<'_>, chosen: &revisions::ChosenRevisions, draft: &m
     if !recreate::stop_all(parsed, chosen, draft) {
         decide_pods(parsed, chosen, draft);
     }
+    hooks::settle(parsed, chosen, draft);
     refused::explain(parsed, draft);
     delayed_pods::explain(parsed, chosen, draft);
     // Last: a pod's own reason for waiting comes before the trouble of its claim.

@@ -1,9 +1,10 @@
 //! Updates that stop all pods before the first new one starts (rollouts.md R34, KEP-3541): for programs whose versions
 //! cannot run side by side.
 
-use resource_kinds::stateful_set_policy::RolloutStrategy;
+use resource_kinds::stateful_set_policy::{HookPurpose, RolloutStrategy};
 
 use super::draft::Draft;
+use super::hooks::{self, Clearance};
 use super::member::Member;
 use super::observed::{ParsedSet, Strategy};
 use super::replica;
@@ -57,10 +58,19 @@ pub(super) fn stop_all(
             draft.wait(member.ordinal, Cause::PodTerminating { pod });
             continue;
         }
+        let purpose = match parsed.spec.in_range(member.ordinal) {
+            true => rollout::purpose(chosen),
+            false => HookPurpose::ScaleDown,
+        };
+        let version = match hooks::clear(parsed, member, purpose, draft) {
+            Clearance::Held => continue,
+            Clearance::Done => Some(member.pod.resource_version),
+            Clearance::Unhooked => None,
+        };
         if member.created && member.revision == chosen.current {
             draft.current_less += 1;
         }
-        replica::delete(member, draft);
+        replica::delete_at(member, version, draft);
     }
     true
 }

@@ -12,6 +12,7 @@ use pod_lifecycle::diagnosis::{self, Reason};
 
 use super::claims;
 use super::draft::{Draft, PlanFlow};
+use super::hooks;
 use super::identity;
 use super::member::{Member, Phase};
 use super::observed::{ParsedSet, Strategy, template_names};
@@ -85,7 +86,8 @@ fn keep(parsed: &ParsedSet<'_>, member: &Member<'_>, draft: &mut Draft) -> Step 
     }
     if let Some(cause) = unhealthy(member) {
         draft.wait(member.ordinal, cause);
-        if parsed.spec.ordered {
+        // A hook may have made the pod not ready, and it goes when the hook is done.
+        if parsed.spec.ordered && !hooks::is_held(member) {
             return Step::Busy;
         }
     }

@@ -1,9 +1,10 @@
 //! Outdated pods: replaced from the highest ordinal down to the partition, while availability allows it.
 
-use resource_kinds::stateful_set_policy::Purpose;
+use resource_kinds::stateful_set_policy::HookPurpose;
 
 use super::draft::Draft;
 use super::guard::{self, PlanGuard, Removal};
+use super::hooks;
 use super::identity;
 use super::member::Member;
 use super::observed::{ParsedSet, Strategy};
@@ -113,11 +114,14 @@ fn within_budget(parsed: &ParsedSet<'_>, chosen: &ChosenRevisions, max: i64, dra
         if (free && member.unavailable()) || (is_held && !is_down) {
             continue;
         }
+        // A pod whose hooks run has its place, and may be unavailable because of them.
+        let has_place = hooks::is_held(member);
         if let Some(cause) = hold {
             draft.wait(member.ordinal, cause);
-        } else if unavailable < max {
+        } else if unavailable < max || has_place {
             let removal = replace(parsed, member, chosen, draft);
-            unavailable += i64::from(removal == Removal::Planned);
+            let is_counted = has_place && member.unavailable();
+            unavailable += i64::from(removal != Removal::Held && !is_counted);
             if removal == Removal::Held {
                 draft.block(member.name());
                 is_held = true;
@@ -181,6 +185,14 @@ pub(super) fn awaits_update(
         && outdated(member, chosen)
 }
 
+/// The purpose for which an outdated pod goes.
+pub(super) fn purpose(chosen: &ChosenRevisions) -> HookPurpose {
+    match chosen.rolls_back() {
+        true => HookPurpose::Rollback,
+        false => HookPurpose::Update,
+    }
+}
+
 /// Deletes an outdated pod, so that it is created at the update revision.
 pub(super) fn replace(
     parsed: &ParsedSet<'_>,
@@ -192,7 +204,7 @@ pub(super) fn replace(
     if draft.changes(member.ordinal) {
         return Removal::Planned;
     }
-    let removal = guard::remove(parsed, member, Purpose::Update, draft);
+    let removal = guard::remove(parsed, member, purpose(chosen), draft);
     if removal == Removal::Planned && member.created && member.revision == chosen.current {
         draft.current_less += 1;
     }

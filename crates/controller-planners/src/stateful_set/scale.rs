@@ -5,10 +5,11 @@
 //! annotation `mainstay.dev/scale-down` restores the upstream behaviour, or removes the wait.
 
 use jiff::Timestamp;
-use resource_kinds::stateful_set_policy::Purpose;
+use resource_kinds::stateful_set_policy::HookPurpose;
 
 use super::draft::{Draft, PlanFlow};
 use super::guard;
+use super::hooks;
 use super::member::Member;
 use super::observed::ParsedSet;
 use super::options::{MOMENT, ScaleDown};
@@ -30,7 +31,7 @@ pub(super) fn remove_condemned(parsed: &ParsedSet<'_>, draft: &mut Draft) -> Pla
                 draft.wake(until);
             }
         } else {
-            guard::remove(parsed, member, Purpose::ScaleDown, draft);
+            guard::remove(parsed, member, HookPurpose::ScaleDown, draft);
         }
         if parsed.spec.ordered {
             draft.block(member.name());
@@ -46,7 +47,8 @@ fn waits_for<'w>(
     parsed: &'w ParsedSet<'_>,
     member: &Member<'_>,
 ) -> Option<(&'w Member<'w>, Option<Timestamp>)> {
-    if !parsed.spec.ordered || !member.unavailable() {
+    // A hook may have made the pod not ready.
+    if !parsed.spec.ordered || !member.unavailable() || hooks::is_held(member) {
         return None;
     }
     let until = match parsed.spec.options.scale_down {

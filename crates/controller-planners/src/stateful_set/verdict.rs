@@ -11,6 +11,7 @@ use resource_kinds::reasons::pod_condition;
 use resource_kinds::stateful_set_policy::{Evidence, OnFailure, RolloutRules};
 
 use super::draft::Draft;
+use super::hooks;
 use super::member::{Member, Phase};
 use super::observed::{ParsedSet, Strategy};
 use super::plan::StatefulSetAction;
@@ -126,7 +127,8 @@ fn failure(parsed: &ParsedSet<'_>, rules: &RolloutRules, member: &Member<'_>) ->
     // eviction.
     let is_elsewhere =
         member.pod.node.is_none() || member.is_forsaken() || member.phase == Phase::Ended;
-    if is_elsewhere || member.available {
+    // A hook may have made the pod not ready.
+    if is_elsewhere || member.available || hooks::is_held(member) {
         return Failure::None;
     }
     let found = diagnosis::pod(member.pod);

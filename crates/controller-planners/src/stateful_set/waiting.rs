@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use resource_kinds::reasons::stateful_set as reasons;
-use resource_kinds::stateful_set_policy::{Evidence, HealthCount, OnFailure};
+use resource_kinds::stateful_set_policy::{Evidence, HealthCount, HookPurpose, OnFailure};
 
 use pod_lifecycle::diagnosis::Reason;
 
@@ -114,6 +114,30 @@ pub enum Cause {
         /// Name of the pod.
         pod: String,
     },
+    /// A hook of the policy runs before the pod goes, or is taken back.
+    HookRuns {
+        /// Name of the pod.
+        pod: String,
+        /// Name of the hook.
+        hook: String,
+        purpose: HookPurpose,
+        /// Whether the pod does not go any more, and the hook's `cancel` runs.
+        is_cancelled: bool,
+        /// The end of its time limit.
+        until: Option<Timestamp>,
+        /// The id of the run, if a person or a program answers.
+        asks: Option<String>,
+    },
+    /// A hook has not succeeded in time, and holds the pod.
+    HookTimedOut {
+        /// Name of the pod.
+        pod: String,
+        /// Name of the hook.
+        hook: String,
+        purpose: HookPurpose,
+        /// As for `HookRuns`.
+        asks: Option<String>,
+    },
     /// The revision of the template is rejected, because its rollout failed.
     RevisionRejected {
         /// Name of the ControllerRevision.
@@ -163,6 +187,21 @@ impl Cause {
             Self::NameTaken { .. } => Some(reasons::NAME_TAKEN),
             Self::ClaimEditRefused { .. } => Some(reasons::CLAIM_EDIT_IMPOSSIBLE),
             Self::RevisionRejected { .. } => Some(reasons::REVISION_REJECTED),
+            // The eviction of one pod says nothing about the set.
+            Self::HookTimedOut {
+                purpose: HookPurpose::Evict,
+                ..
+            } => None,
+            Self::HookTimedOut { .. } => Some(reasons::HOOK_TIMED_OUT),
+            _ => None,
+        }
+    }
+
+    /// The reason of the progress, if the policy holds it.
+    pub(super) fn holds_progress(&self) -> Option<&'static str> {
+        match self {
+            Self::GuardHolds { .. } => Some(reasons::GUARD_HOLDS),
+            Self::HookRuns { .. } => Some(reasons::HOOK_RUNNING),
             _ => None,
         }
     }
@@ -185,11 +224,13 @@ impl Cause {
             Self::FormerPod { .. }
             | Self::ClaimStale { .. }
             | Self::GuardHolds { .. }
+            | Self::HookRuns { .. }
             | Self::RoleUnknown { .. } => Weight::Reported,
             Self::Selector
             | Self::RevisionUnreadable { .. }
             | Self::ClaimTerminating { .. }
             | Self::RevisionRejected { .. }
+            | Self::HookTimedOut { .. }
             | Self::Refused { .. }
             | Self::ClaimEditRefused { .. }
             | Self::ClaimEditFailed { .. }
@@ -288,6 +329,37 @@ impl fmt::Display for Cause {
                     "the role of pod {pod} is unknown, and the update goes by roles"
                 )
             }
+            Self::HookRuns {
+                pod,
+                hook,
+                purpose,
+                is_cancelled,
+                until,
+                asks,
+            } => {
+                match is_cancelled {
+                    true => write!(f, "hook {hook} of pod {pod} is taken back")?,
+                    false => write!(
+                        f,
+                        "hook {hook} runs before pod {pod} goes for {}",
+                        purpose.as_str()
+                    )?,
+                }
+                if asks.is_some() {
+                    write!(f, ", and waits for an answer")?;
+                }
+                match until {
+                    Some(until) => write!(f, ", at most until {until:.0}"),
+                    None => Ok(()),
+                }
+            }
+            Self::HookTimedOut {
+                pod, hook, purpose, ..
+            } => write!(
+                f,
+                "hook {hook} has not succeeded in time, so pod {pod} does not go for {}",
+                purpose.as_str()
+            ),
             Self::RevisionRejected {
                 revision,
                 evidence,

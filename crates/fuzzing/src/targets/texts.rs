@@ -11,7 +11,7 @@ use json_tree::json;
 use kube_api_server::decoders;
 use object_model::cron::Schedule;
 use object_model::{FieldSelector, LabelSelector, Quantity};
-use resource_kinds::stateful_set_policy::GuardCheck;
+use resource_kinds::stateful_set_policy::{GuardCheck, HookAnswers, HookState, PodHold};
 
 use super::Target;
 
@@ -145,6 +145,7 @@ pub const GUARD_CHECK: Target = Target {
     seeds: &[
         br#"{"exec":{"command":["check","-q"]},"container":"db","periodSeconds":5}"#,
         br#"{"httpGet":{"port":"api","path":"/sync","host":"10.0.0.1"},"failureThreshold":3}"#,
+        br#"{"id":"Update/drain/1970-01-01T00:00:00Z","purpose":"Update","hook":"drain","since":"1970-01-01T00:00:00Z","until":"1970-01-01T00:10:00Z","done":["leave"],"exec":{"command":["drain"]}}"#,
     ],
     words: &[
         "\"tcpSocket\":",
@@ -157,9 +158,16 @@ pub const GUARD_CHECK: Target = Target {
         "\"host\":",
     ],
     run: |bytes| {
-        if let Some(text) = text(bytes)
-            && let Some(check) = GuardCheck::parse(text)
-        {
+        let Some(text) = text(bytes) else {
+            return;
+        };
+        if let Some(hold) = PodHold::parse(text) {
+            assert_eq!(PodHold::parse(&hold.text()), Some(hold.clone()));
+            // Without hooks in the policy, no hook is left.
+            let state = hold.state(&[], None, HookAnswers::default(), hold.since);
+            assert_eq!(state, HookState::Done);
+        }
+        if let Some(check) = GuardCheck::parse(text) {
             assert_eq!(GuardCheck::parse(&check.text()), Some(check.clone()));
             let probe = check.probe();
             assert!(probe.http_get.is_none_or(|action| action.host.is_none()));

@@ -371,8 +371,9 @@ impl Worker {
 
     fn probe(&mut self, name: String, kind: ProbeKind) {
         let now = self.context.node.clock.instant();
+        let pod = self.pod.clone();
         if let Some(running) = self.running(&name) {
-            running.probe_mut(kind).begin(now);
+            running.begin_probe(&pod, kind, now);
         }
         let Some((target, id)) = self.probe_target(&name) else {
             return;

@@ -402,12 +402,14 @@ impl Worker {
             return;
         };
         let pod = self.pod.clone();
-        let Some(probe) = spec::probe(&pod, &container, kind) else {
-            return;
-        };
         let events = self.events.container(&self.pod, name);
         let (counts, identity) = (self.context.clone(), self.identity.clone());
         let Some(running) = self.running(name).filter(|running| running.id == id) else {
+            return;
+        };
+        let Some(probe) = spec::probe(&pod, &container, kind) else {
+            // The annotation of the check was removed meanwhile, and may come again.
+            running.probe_mut(kind).in_flight = false;
             return;
         };
         counts.probes.count(&identity, name, kind, outcome);

@@ -1,14 +1,14 @@
 //! The record of one container: its present or last instance, its delays and its image.
 
-use k8s_openapi::api::core::v1::{Container, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use resource_kinds::stateful_set_policy::CheckKind;
 use serde::{Deserialize, Serialize};
 
 use super::backoff::Backoff;
-use super::probes::ProbeRecord;
+use super::probes::{ProbeRecord, ProbeVerdict};
 use super::resize::ResourceUpdate;
 use crate::monotonic::{Instant, Moment};
-use crate::spec::ProbeKind;
+use crate::spec::{ProbeKind, check_run};
 
 /// The record of one container.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -110,11 +110,16 @@ pub struct Running {
     pub of_pod: Option<Box<ResourceRequirements>>,
 }
 
-/// The states of the checks of a guard in one instance.
+/// The states of the actions of a policy in one instance.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct GuardChecks {
     pub health: ProbeRecord,
     pub recovery: ProbeRecord,
+    #[serde(default)]
+    pub hook: ProbeRecord,
+    /// The run of the hook to which its state belongs.
+    #[serde(default)]
+    pub hook_run: String,
 }
 
 impl Running {
@@ -126,6 +131,7 @@ impl Running {
             ProbeKind::Readiness => &self.readiness,
             ProbeKind::Guard(CheckKind::Health) => &self.checks.health,
             ProbeKind::Guard(CheckKind::Recovery) => &self.checks.recovery,
+            ProbeKind::Guard(CheckKind::Hook) => &self.checks.hook,
         }
     }
 
@@ -137,17 +143,43 @@ impl Running {
             ProbeKind::Readiness => &mut self.readiness,
             ProbeKind::Guard(CheckKind::Health) => &mut self.checks.health,
             ProbeKind::Guard(CheckKind::Recovery) => &mut self.checks.recovery,
+            ProbeKind::Guard(CheckKind::Hook) => &mut self.checks.hook,
+        }
+    }
+
+    /// Records the start of a probe in the pod. A new run of a hook begins without results.
+    pub fn begin_probe(&mut self, pod: &Pod, kind: ProbeKind, now: Instant) {
+        if let ProbeKind::Guard(check) = kind
+            && !self.is_of_run(pod, check)
+        {
+            self.checks.hook = ProbeRecord::default();
+            self.checks.hook_run = check_run(pod, check);
+        }
+        self.probe_mut(kind).begin(now);
+    }
+
+    /// Whether the state of a check belongs to the run that the pod's annotation has.
+    pub fn is_of_run(&self, pod: &Pod, check: CheckKind) -> bool {
+        check != CheckKind::Hook || self.checks.hook_run == check_run(pod, check)
+    }
+
+    /// The verdict of a check, in the run that the pod's annotation has.
+    pub fn check_verdict(&self, pod: &Pod, check: CheckKind) -> ProbeVerdict {
+        match self.is_of_run(pod, check) {
+            true => self.probe(ProbeKind::Guard(check)).verdict,
+            false => ProbeVerdict::Unknown,
         }
     }
 
     /// The states of all probes.
-    pub(super) fn probes(&mut self) -> [&mut ProbeRecord; 5] {
+    pub(super) fn probes(&mut self) -> [&mut ProbeRecord; 6] {
         [
             &mut self.startup,
             &mut self.liveness,
             &mut self.readiness,
             &mut self.checks.health,
             &mut self.checks.recovery,
+            &mut self.checks.hook,
         ]
     }
 }

@@ -22,7 +22,7 @@ use crate::record::probes::ProbeVerdict;
 use crate::record::{Instance, PodRecord, Sandbox};
 use crate::resources::qos::qos_class;
 use crate::spec::{
-    Kind, ProbeKind, ephemeral_containers, guard_check, init_containers, init_kind,
+    Kind, check_run, ephemeral_containers, guard_check, init_containers, init_kind,
     uses_host_network,
 };
 use container_status::{StatusInput, container_status};
@@ -315,10 +315,15 @@ fn guard_conditions(input: &PodInput<'_>, spec: &PodSpec, now: Timestamp) -> Vec
         let name = containers.find(|name| check.runs_in(name, &spec.containers));
         let record = name.and_then(|name| input.record.containers.get(name));
         let verdict = match record.map(|record| &record.instance) {
-            Some(Instance::Running(running)) => running.probe(ProbeKind::Guard(kind)).verdict,
+            Some(Instance::Running(running)) => running.check_verdict(input.pod, kind),
             _ => ProbeVerdict::Unknown,
         };
+        let run = check_run(input.pod, kind);
         let finding = match verdict {
+            ProbeVerdict::Success if !run.is_empty() => Finding {
+                message: Some(run),
+                ..Finding::holds()
+            },
             ProbeVerdict::Success => Finding::holds(),
             ProbeVerdict::Failure => Finding::fails("CheckFailed", None),
             ProbeVerdict::Unknown if name.is_none() => Finding::fails("NoContainer", None),

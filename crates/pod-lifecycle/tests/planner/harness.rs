@@ -533,11 +533,13 @@ impl Harness {
             .unwrap()
             .into_owned();
         let now = self.now.instant;
+        let pod = self.pod.clone();
         let running = self.running(name).unwrap();
         let started = running.started_at.instant;
-        let record = running.probe_mut(kind);
-        record.begin(now);
-        record.record(kind, &probe, started, &outcome);
+        running.begin_probe(&pod, kind, now);
+        running
+            .probe_mut(kind)
+            .record(kind, &probe, started, &outcome);
     }
 
     /// The log as lines of the form `second word`.

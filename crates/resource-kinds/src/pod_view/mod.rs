@@ -20,16 +20,18 @@ use object_model::{ObjectIdentity, ObjectKey, Quantity, ResourceVersion, Uid};
 pub use sharing::Sharing;
 
 use crate::well_known::annotations::{
-    ENDS_WITH_LEASE, HEALTH_CHECK, POD_DELETION_COST, RECOVERY_CHECK,
+    ENDS_WITH_LEASE, HEALTH_CHECK, HOOK, HOOK_DONE, POD_DELETION_COST, RECOVERY_CHECK,
 };
 use crate::well_known::labels::{
     JOB_COMPLETION_INDEX, JOB_INDEX_FAILURES, JOB_INDEX_IGNORED_FAILURES,
 };
 
 /// The annotations that a view contains.
-pub const ANNOTATIONS: [&str; 7] = [
+pub const ANNOTATIONS: [&str; 9] = [
     ENDS_WITH_LEASE,
     HEALTH_CHECK,
+    HOOK,
+    HOOK_DONE,
     RECOVERY_CHECK,
     POD_DELETION_COST,
     JOB_COMPLETION_INDEX,

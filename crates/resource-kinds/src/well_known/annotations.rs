@@ -84,6 +84,10 @@ pub const PURPOSE: &str = "mainstay.dev/purpose";
 pub const HEALTH_CHECK: &str = "node.mainstay.dev/health-check";
 /// The check whether a pod has recovered, from the guard of its set's policy; the node runs it.
 pub const RECOVERY_CHECK: &str = "node.mainstay.dev/recovery-check";
+/// The hold of a pod with the hook that runs before it goes, as JSON; the node runs the hook.
+pub const HOOK: &str = "node.mainstay.dev/hook";
+/// The id of the hook's run that a person or a program has done, on a pod.
+pub const HOOK_DONE: &str = "apps.mainstay.dev/hook-done";
 /// The node port of the first ordinal, for sets with a node port per pod.
 pub const ORDINAL_NODE_PORT: &str = "mainstay.dev/ordinal-node-port";
 /// Seconds without progress after which a set counts as stalled.

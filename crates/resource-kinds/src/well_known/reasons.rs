@@ -18,6 +18,8 @@ pub mod pod_condition {
     pub const HEALTHY: &str = "mainstay.dev/Healthy";
     /// The recovery check of the guard succeeds.
     pub const RECOVERED: &str = "mainstay.dev/Recovered";
+    /// The hook that runs before the pod goes has succeeded; the message is the id of its run.
+    pub const HOOK_DONE: &str = "mainstay.dev/HookDone";
     /// The pod is about to be deleted because of a disruption.
     pub const DISRUPTION_TARGET: &str = "DisruptionTarget";
     /// The reason of a preempted pod's condition.
@@ -86,6 +88,8 @@ pub mod stateful_set {
     pub const REVISION_REJECTED: &str = "RevisionRejected";
     /// The guard of the set's policy holds the deletion of pods.
     pub const GUARD_HOLDS: &str = "GuardHolds";
+    pub const HOOK_RUNNING: &str = "HookRunning";
+    pub const HOOK_TIMED_OUT: &str = "HookTimedOut";
     /// The claims are as their templates say.
     pub const CLAIMS_MATCH: &str = "ClaimsMatch";
     /// Claims are being changed, because their template has changed.

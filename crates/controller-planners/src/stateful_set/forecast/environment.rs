@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use resource_kinds::annotations::HOOK;
 use resource_kinds::reasons::pod_condition;
-use resource_kinds::stateful_set_policy::CheckKind;
+use resource_kinds::stateful_set_policy::{CheckKind, PodHold};
 
 use super::super::claim_edits::has_failed;
 use super::Objects;
@@ -37,7 +38,7 @@ pub(super) fn troubled(objects: &Objects) -> BTreeSet<String> {
         let has_failed = |kind: &str| condition(pod, kind).is_some_and(|one| one.status != "True");
         let is_ready = condition(pod, pod_condition::READY).is_some_and(|one| one.status == "True");
         !is_ready
-            || CheckKind::ALL
+            || CheckKind::OF_GUARD
                 .iter()
                 .any(|check| has_failed(check.condition()))
     };
@@ -53,7 +54,9 @@ pub(super) fn pass(objects: &mut Objects, troubled: &BTreeSet<String>, now: Time
         pod.metadata.deletion_timestamp.is_some()
     });
     for (name, pod) in &mut objects.pods {
-        if !troubled.contains(name) && make_ready(pod, now) {
+        let is_ready = !troubled.contains(name) && make_ready(pod, now);
+        // A pod may be not ready because of its hook.
+        if answer_hook(pod, now) || is_ready {
             changed.push(name.clone());
         }
     }
@@ -91,7 +94,7 @@ pub(super) fn recover(objects: &mut Objects, name: &str, now: Timestamp) {
     let Some(pod) = objects.pods.get_mut(name) else {
         return;
     };
-    for check in CheckKind::ALL {
+    for check in CheckKind::OF_GUARD {
         if condition(pod, check.condition()).is_some() {
             set_true(pod, check.condition(), now);
         }
@@ -125,7 +128,7 @@ fn make_ready(pod: &mut Pod, now: Timestamp) -> bool {
         status.start_time = Some(Time(now));
     }
     let annotations = pod.metadata.annotations.clone().unwrap_or_default();
-    let checks = CheckKind::ALL.into_iter();
+    let checks = CheckKind::OF_GUARD.into_iter();
     let checks = checks.filter(|check| annotations.contains_key(check.annotation()));
     // A check that has failed is troubled, and not new.
     let checks = checks.map(CheckKind::condition);
@@ -137,6 +140,30 @@ fn make_ready(pod: &mut Pod, now: Timestamp) -> bool {
         is_changed |= set_true(pod, kind, now);
     }
     is_changed
+}
+
+/// Lets the present hook of a pod succeed. Returns whether there is one.
+fn answer_hook(pod: &mut Pod, now: Timestamp) -> bool {
+    let annotations = pod.metadata.annotations.as_ref();
+    let hold = annotations.and_then(|all| PodHold::parse(all.get(HOOK)?));
+    let Some(id) = hold.map(|hold| hold.id).filter(|id| !id.is_empty()) else {
+        return false;
+    };
+    let kind = CheckKind::Hook.condition();
+    if condition(pod, kind).is_some_and(|one| one.message.as_ref() == Some(&id)) {
+        return false;
+    }
+    let status = pod.status.get_or_insert_default();
+    let conditions = status.conditions.get_or_insert_default();
+    conditions.retain(|one| one.type_ != kind);
+    conditions.push(PodCondition {
+        type_: kind.to_owned(),
+        status: "True".to_owned(),
+        message: Some(id),
+        last_transition_time: Some(Time(now)),
+        ..PodCondition::default()
+    });
+    true
 }
 
 /// Sets a condition to True. Returns whether it was not.

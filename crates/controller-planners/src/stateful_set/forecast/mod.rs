@@ -13,9 +13,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use object_model::IncompleteMetadata;
+use resource_kinds::annotations::HOOK;
 use resource_kinds::labels;
 use resource_kinds::pod_view::PodView;
-use resource_kinds::stateful_set_policy::Purpose;
+use resource_kinds::stateful_set_policy::{PodHold, Purpose};
 
 use super::claim_edits::ClaimEdit;
 use super::observed::Spec;
@@ -70,6 +71,12 @@ pub enum RolloutChange {
         purpose: Purpose,
         /// Whether the guard of the policy decides again when it happens.
         is_guarded: bool,
+    },
+    /// A hook of the policy runs in a pod before it goes, or is taken back.
+    RunHook {
+        pod: String,
+        hook: String,
+        is_cancelled: bool,
     },
     AdoptPod {
         pod: String,
@@ -293,14 +300,26 @@ impl Run {
                 pod: evidence.pod.clone(),
                 message: evidence.message.clone(),
             },
+            StatefulSetAction::AnnotatePod { annotations, .. } => {
+                let text = annotations.get(HOOK).and_then(Option::as_deref);
+                let hold = text.and_then(PodHold::parse);
+                let Some((hook, hold)) = hold.and_then(|hold| Some((hold.hook.clone()?, hold)))
+                else {
+                    return Ok(None);
+                };
+                RolloutChange::RunHook {
+                    pod: name,
+                    hook,
+                    is_cancelled: hold.cancels,
+                }
+            }
             StatefulSetAction::ConfirmSet
             | StatefulSetAction::AdoptRevision { .. }
             | StatefulSetAction::CreateRevision(_)
             | StatefulSetAction::RenumberRevision { .. }
             | StatefulSetAction::DeleteRevision { .. }
             | StatefulSetAction::SetClaimOwners { .. }
-            | StatefulSetAction::LabelPod { .. }
-            | StatefulSetAction::AnnotatePod { .. } => return Ok(None),
+            | StatefulSetAction::LabelPod { .. } => return Ok(None),
         }))
     }
 

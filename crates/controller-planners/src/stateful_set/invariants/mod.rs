@@ -6,6 +6,7 @@
 
 mod claims;
 mod guard;
+mod hooks;
 mod order;
 mod pods;
 mod policy_order;
@@ -76,6 +77,8 @@ pub fn violations(observed: &Observed, plan: &StatefulSetPlan, now: Timestamp) -
         .filter(|member| !facts.is_recreated(member))
         .collect();
     guard::is_kept(&parsed, plan, &others, &mut violations);
+    let rolls_back = rejected == Some(OnFailure::Rollback);
+    hooks::are_done(&parsed, &facts.deleted, rolls_back, &mut violations);
     order::creations(&facts, &mut violations);
     order::deletions(&facts, &mut violations);
     let updated = facts.deleted.iter().copied();

@@ -9,6 +9,7 @@ use super::super::observed::{ParsedSet, Strategy};
 use super::super::options::{ScaleDown, StuckRollout};
 use super::super::scale::end_of_moment;
 use super::guard::fails_check;
+use super::hooks::is_held;
 use super::{Facts, is_up_to_date, is_updatable, missing};
 
 /// A pod is created only when all lower pods are available, and pods are created one at a time.
@@ -79,7 +80,8 @@ pub(super) fn deletions(facts: &Facts<'_, '_>, violations: &mut Vec<String>) {
                 ScaleDown::WaitAMoment => end_of_moment(parsed, member).is_some(),
             };
             let mut lower = parsed.condemned.below(ordinal).iter();
-            if patient && member.unavailable() && lower.any(|lower| lower.unavailable()) {
+            let is_patient = patient && !is_held(member);
+            if is_patient && member.unavailable() && lower.any(|lower| lower.unavailable()) {
                 violations.push(format!(
                     "{name} is deleted though a lower one is unhealthy too"
                 ));
@@ -150,5 +152,6 @@ fn desired_pod(
 }
 
 fn is_down(parsed: &ParsedSet<'_>, ordinal: i64) -> bool {
-    parsed.members.get(ordinal).is_none_or(Member::unavailable)
+    let member = parsed.members.get(ordinal);
+    member.is_none_or(|member| member.unavailable() && !is_held(member))
 }

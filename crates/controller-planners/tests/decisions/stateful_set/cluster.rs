@@ -10,6 +10,8 @@ use controller_planners::stateful_set::{
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaimCondition, Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use resource_kinds::annotations::HOOK;
+use resource_kinds::stateful_set_policy::PodHold;
 
 use super::situation;
 
@@ -18,6 +20,8 @@ pub struct Cluster {
     pub now: Timestamp,
     /// The writes to pods, in order.
     pub log: Vec<String>,
+    /// Whether hooks do not succeed.
+    pub hooks_fail: bool,
 }
 
 impl Deref for Cluster {
@@ -42,6 +46,7 @@ impl Cluster {
             objects,
             now: situation::now(),
             log: Vec::new(),
+            hooks_fail: false,
         };
         for pod in situation::pods(situation) {
             cluster.pods.insert(pod.metadata.name.clone().unwrap(), pod);
@@ -128,6 +133,17 @@ impl Cluster {
             }
             StatefulSetAction::DeletePod { name, .. }
             | StatefulSetAction::EvictPod { name, .. } => self.log.push(format!("-{name}")),
+            StatefulSetAction::AnnotatePod {
+                name, annotations, ..
+            } => {
+                if let Some(text) = annotations.get(HOOK) {
+                    let hold = text.as_deref().and_then(PodHold::parse);
+                    self.log.extend(hold.and_then(|hold| {
+                        let back = if hold.cancels { "undo " } else { "" };
+                        Some(format!("{back}{} {name}", hold.hook?))
+                    }));
+                }
+            }
             _ => {}
         }
     }
@@ -167,13 +183,16 @@ impl Cluster {
         self.pods
             .retain(|_, pod| pod.metadata.deletion_timestamp.is_none());
         let now = self.now;
-        for pod in self.pods.values_mut() {
+        for pod in self.objects.pods.values_mut() {
             let image = pod
                 .spec
                 .as_ref()
                 .and_then(|spec| spec.containers[0].image.clone());
             let good = image.is_none_or(|image| !image.starts_with("bad"));
             set_ready(pod, good, now);
+            if !self.hooks_fail {
+                answer_hook(pod, now);
+            }
         }
         self.objects.collect_claims();
     }
@@ -219,6 +238,30 @@ impl Cluster {
             status.updated_replicas.unwrap_or_default()
         )
     }
+}
+
+/// Acts as the node whose hook succeeds.
+pub fn answer_hook(pod: &mut Pod, now: Timestamp) {
+    let annotations = pod.metadata.annotations.as_ref();
+    let Some(hold) = annotations.and_then(|all| PodHold::parse(all.get(HOOK)?)) else {
+        return;
+    };
+    let status = pod.status.get_or_insert_default();
+    let conditions = status.conditions.get_or_insert_default();
+    if conditions
+        .iter()
+        .any(|one| one.message.as_ref() == Some(&hold.id))
+    {
+        return;
+    }
+    conditions.retain(|one| one.type_ != "mainstay.dev/HookDone");
+    conditions.push(PodCondition {
+        type_: "mainstay.dev/HookDone".to_owned(),
+        status: "True".to_owned(),
+        message: Some(hold.id),
+        last_transition_time: Some(Time(now)),
+        ..PodCondition::default()
+    });
 }
 
 pub fn set_ready(pod: &mut Pod, ready: bool, now: Timestamp) {

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::Pod;
 use proptest::prelude::*;
 use resource_kinds::stateful_set_policy::Purpose;
 
-use super::cluster::{Cluster, set_ready};
+use super::cluster::{Cluster, answer_hook, set_ready};
 use super::situation;
 
 const THREE: &str = "revisions a=1\npod 0 ready a\npod 1 ready a\npod 2 ready a";
@@ -33,6 +33,14 @@ fn word(change: &RolloutChange) -> String {
         RolloutChange::CreatePod { pod, revision } => format!("+{pod}:{}", image(revision)),
         RolloutChange::DeletePod { pod, .. } => format!("-{pod}"),
         RolloutChange::AdoptPod { pod } => format!("adopt {pod}"),
+        RolloutChange::RunHook {
+            pod,
+            hook,
+            is_cancelled,
+        } => {
+            let back = if *is_cancelled { "undo " } else { "" };
+            format!("{back}{hook} {pod}")
+        }
         RolloutChange::ReleasePod { pod } => format!("release {pod}"),
         RolloutChange::CreateClaim { claim } => format!("+{claim}"),
         RolloutChange::DeleteClaim { claim } => format!("-{claim}"),
@@ -262,6 +270,8 @@ fn set() -> impl Strategy<Value = String> {
         "recreate on-failure=Hold",
         "on-delete",
         "order=ordinals:1+3",
+        "hooks=drain:Update+ScaleDown",
+        "hooks=drain:Update+ScaleDown,leave:ScaleDown cancel",
     ];
     let words = prop::sample::subsequence(words.to_vec(), 0..5);
     (0..6, words)
@@ -282,6 +292,10 @@ fn kubelet(cluster: &mut Cluster, selected: &mut impl Iterator<Item = bool>) {
         } else {
             set_ready(pod, true, now);
         }
+    }
+    // Pods whose hooks run side by side go in the order in which the hooks end, which nobody can tell.
+    for pod in cluster.objects.pods.values_mut() {
+        answer_hook(pod, now);
     }
     cluster.objects.collect_claims();
 }

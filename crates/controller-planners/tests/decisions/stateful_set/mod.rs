@@ -9,6 +9,7 @@ mod explained;
 mod forecast;
 mod golden;
 mod guard;
+mod hooks;
 mod making;
 mod options;
 mod order;

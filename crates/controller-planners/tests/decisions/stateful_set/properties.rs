@@ -44,6 +44,10 @@ fn flags() -> impl Strategy<Value = String> {
         "order=last:leader default-role=replica",
         "order=zone,last:leader default-role=replica on-failure=Rollback",
         "order=zone,ordinals:0+2 guard=Quorum",
+        "hooks=drain:Update+ScaleDown+Evict cancel",
+        "hooks=drain:Update+Rollback+ScaleDown,leave:ScaleDown guard=Quorum on-failure=Rollback",
+        "hooks=drain:Update,leave:Update+ScaleDown order=last:leader default-role=replica proceed",
+        "hooks=drain:Update+ScaleDown recreate on-failure=Hold",
         "claims=www size=2 claim-updates=InPlace",
         "claims=log size=2 removed=www claim-updates=InPlace",
         "claims=www,log size=3 claim-updates=NewOnly",
@@ -75,6 +79,12 @@ fn pods() -> impl Strategy<Value = String> {
         "role=replica",
         "zone=a",
         "zone=b",
+        "hold=Update",
+        "hold=Update done",
+        "hold=ScaleDown done",
+        "hold=ScaleDown held=90",
+        "hold=Evict held=290 done",
+        "hold=Update cancelling",
     ];
     let state = prop::sample::select(states.to_vec());
     let words = prop::sample::subsequence(words.to_vec(), 0..3);

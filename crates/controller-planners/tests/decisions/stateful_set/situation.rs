@@ -266,8 +266,26 @@ fn policy(words: &Words<'_>) -> Option<Arc<StatefulSetPolicy>> {
         spec["rollout"]["order"] = keys.into();
         spec["roles"] = json!({ "fromLabel": "role", "default": words.get("default-role") });
     }
+    // `hooks=drain:Update+ScaleDown,leave:ScaleDown`
+    let hooks = words.get("hooks");
+    if let Some(hooks) = hooks {
+        let hooks = hooks.split(',').map(|hook| {
+            let (name, purposes) = hook.split_once(':').unwrap();
+            let mut hook = json!({ "name": name, "before": purposes.split('+').collect::<Vec<_>>(),
+                "exec": { "command": [name] }, "timeoutSeconds": 60 });
+            if words.has("cancel") {
+                hook["cancel"] = json!({ "exec": { "command": ["back"] }, "timeoutSeconds": 60 });
+            }
+            if words.has("proceed") {
+                hook["onTimeout"] = json!("Proceed");
+            }
+            hook
+        });
+        let hooks: Vec<Value> = hooks.collect();
+        spec["hooks"] = hooks.into();
+    }
     let policy = json!({ "metadata": { "name": "p" }, "spec": spec });
-    min_healthy.or(on_failure).or(order)?;
+    min_healthy.or(on_failure).or(order).or(hooks)?;
     Some(Arc::new(json_tree::from_value(policy).unwrap()))
 }
 
@@ -327,6 +345,22 @@ fn pod(words: &Words<'_>) -> Pod {
         let containers = json!({ "type": "ContainersReady", "status": "True" });
         let conditions = pod["status"]["conditions"].as_array_mut();
         conditions.unwrap().push(containers);
+    }
+    // `hold=Update held=30 done`: the hook `drain` began 30 seconds ago.
+    if let Some(purpose) = words.get("hold") {
+        let since = ago(words.number("held").unwrap_or(30));
+        let until = ago(words.number("held").unwrap_or(30) - 60);
+        let purpose_and = format!("{purpose}/drain/{since}");
+        let hold = json!({ "id": purpose_and, "purpose": purpose, "hook": "drain", "since": since,
+            "until": until, "requested": (purpose == "Evict").then_some(since),
+            "cancels": words.has("cancelling"), "exec": { "command": ["drain"] } });
+        pod["metadata"]["annotations"] = json!({ "node.mainstay.dev/hook": hold.to_string() });
+        if words.has("done") {
+            let done = json!({ "type": "mainstay.dev/HookDone", "status": "True",
+                "message": purpose_and });
+            let conditions = pod["status"]["conditions"].as_array_mut();
+            conditions.unwrap().push(done);
+        }
     }
     if words.has("terminating") {
         pod["metadata"]["deletionTimestamp"] = json!(ago(1));

@@ -1,10 +1,10 @@
-//! The checks of a guard, which the node runs in the pods: as probes, but without an effect on the containers
-//! (rollouts.md R29, R30).
+//! The actions of a policy that the node runs in the pods: the checks of a guard and the hooks before a pod goes. They run as
+//! probes, but without an effect on the containers (rollouts.md R22, R29, R30).
 
 use k8s_openapi::api::core::v1::{Container, ExecAction, HTTPGetAction, Probe, TCPSocketAction};
 use serde::{Deserialize, Serialize};
 
-use crate::well_known::annotations::{HEALTH_CHECK, RECOVERY_CHECK};
+use crate::well_known::annotations::{HEALTH_CHECK, HOOK, RECOVERY_CHECK};
 use crate::well_known::reasons::pod_condition;
 
 /// A check in a container of a pod: exactly one action, and the thresholds of a probe.
@@ -41,13 +41,22 @@ impl GuardCheck {
         if let Some(action) = &mut check.tcp_socket {
             action.host = None;
         }
+        (check.actions() == 1).then_some(check)
+    }
+
+    /// The number of its actions.
+    fn actions(&self) -> usize {
         let actions = [
-            check.exec.is_some(),
-            check.http_get.is_some(),
-            check.tcp_socket.is_some(),
+            self.exec.is_some(),
+            self.http_get.is_some(),
+            self.tcp_socket.is_some(),
         ];
-        let has_one = actions.into_iter().filter(|is_set| *is_set).count() == 1;
-        has_one.then_some(check)
+        actions.into_iter().filter(|is_set| *is_set).count()
+    }
+
+    /// Whether the node runs something. A hook may have no action.
+    pub fn has_action(&self) -> bool {
+        self.actions() > 0
     }
 
     /// The text of the annotation.
@@ -76,23 +85,29 @@ impl GuardCheck {
     }
 }
 
-/// The two checks of a guard.
+/// The two checks of a guard, and the hook that runs before a pod goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CheckKind {
     /// Whether the pod counts as healthy.
     Health,
     /// Whether the pod has recovered, so that another pod may be deleted.
     Recovery,
+    /// Whether the present hook has succeeded; it runs until then.
+    Hook,
 }
 
 impl CheckKind {
-    pub const ALL: [Self; 2] = [Self::Health, Self::Recovery];
+    pub const ALL: [Self; 3] = [Self::Health, Self::Recovery, Self::Hook];
+
+    /// The checks of a guard.
+    pub const OF_GUARD: [Self; 2] = [Self::Health, Self::Recovery];
 
     /// The annotation of the pod that contains the check.
     pub fn annotation(self) -> &'static str {
         match self {
             Self::Health => HEALTH_CHECK,
             Self::Recovery => RECOVERY_CHECK,
+            Self::Hook => HOOK,
         }
     }
 
@@ -101,6 +116,7 @@ impl CheckKind {
         match self {
             Self::Health => pod_condition::HEALTHY,
             Self::Recovery => pod_condition::RECOVERED,
+            Self::Hook => pod_condition::HOOK_DONE,
         }
     }
 }

@@ -33,6 +33,7 @@ impl Guard {
         match kind {
             CheckKind::Health => self.health.as_ref(),
             CheckKind::Recovery => self.recovered.as_ref(),
+            CheckKind::Hook => None,
         }
     }
 

@@ -6,6 +6,7 @@ mod autogrow;
 mod check;
 mod claims;
 mod guard;
+mod hooks;
 mod rollout;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,10 @@ pub use autogrow::{Autogrow, GrowthStep};
 pub use check::{CheckKind, GuardCheck};
 pub use claims::{ClaimRules, ClaimUpdates, removed_claim_templates};
 pub use guard::{EVICTION_WITHIN, Guard, HealthCount, HealthFacts, MinHealthy, PodHealth};
+pub use hooks::{
+    HookAnswers, HookPurpose, HookState, PodHold, PolicyHook, REQUEST_RENEWED, TimeoutAnswer,
+    hooks_before,
+};
 pub use rollout::{Evidence, OnFailure, OrderKey, RoleSource, RolloutRules, RolloutStrategy};
 
 pub const GROUP: &str = "apps.mainstay.dev";
@@ -89,6 +94,8 @@ pub struct PolicySpec {
     pub rollout: Option<RolloutRules>,
     #[serde(default)]
     pub roles: Option<RoleSource>,
+    #[serde(default)]
+    pub hooks: Vec<PolicyHook>,
 }
 
 /// A StatefulSet of the namespace of the policy.
@@ -219,7 +226,7 @@ mod tests {
         let digest = fnv1a(&definition["spec"]["versions"].to_string());
         assert_eq!(
             (number.as_str(), digest),
-            (Some("4"), 3_993_114_448_721_399_168)
+            (Some("5"), 8_997_627_058_219_997_825)
         );
     }
 

@@ -446,6 +446,10 @@ const TABLE: &[(&str, InputSource)] = &[
         ByStrangers(&["guard-check"]),
     ),
     (
+        "resource-kinds/src/groups/stateful_set_policy/hooks.rs",
+        ByStrangers(&["guard-check"]),
+    ),
+    (
         "resource-kinds/src/groups/stateful_set_policy/claims.rs",
         ByStrangers(&["claim-templates"]),
     ),

@@ -4,15 +4,18 @@
 //! `disruptionsAllowed` in one write, so that two evictions never use one allowed disruption.
 
 mod guard;
+mod hooks;
+mod set;
 
 use jiff::Timestamp;
 use json_tree::{Value, json};
 use object_model::{Cause, LabelSelector, Status, StatusDetails, StatusReason};
-use resource_kinds::annotations::PURPOSE;
+use resource_kinds::annotations::{HOOK, PURPOSE};
 use resource_kinds::mainstay_annotations;
 use resource_kinds::stateful_set_policy::{EVICTION_WITHIN, Purpose};
 
 use self::guard::Guarding;
+use self::hooks::HookGate;
 use super::created;
 use crate::access::authorize;
 use crate::admission::dynamic_admission;
@@ -121,15 +124,23 @@ async fn evict(
                 guard::check(reads, None, request.namespace, &pod, Timestamp::now())
             })?;
             let budgets_hold = guarding == Guarding::Guarded { has_budgets: true };
-            if (purpose.is_none() || budgets_hold)
-                && let Some(budget) = budget_of(writer, request.namespace, &pod)?
-            {
-                if is_broken(&pod, &budget) {
-                    // The budget does not count the pod, as long as the pod is unchanged.
-                    guard = Some(metadata::text(&pod, "resourceVersion").to_owned());
-                } else {
-                    record_disruption(writer, request, &budget).await?;
+            let budget = match purpose.is_none() || budgets_hold {
+                true => budget_of(writer, request.namespace, &pod)?,
+                false => None,
+            };
+            let charged = budget.as_ref().filter(|budget| !is_broken(&pod, budget));
+            if purpose.is_none() {
+                // The hooks do not begin while the budget holds the pod.
+                if let Some(budget) = charged {
+                    with_disruption(budget, request.name, Timestamp::now())?;
                 }
+                pass_hooks(writer, request, &pod).await?;
+            }
+            if let Some(budget) = charged {
+                record_disruption(writer, request, budget).await?;
+            } else if budget.is_some() {
+                // The budget does not count the pod, as long as the pod is unchanged.
+                guard = Some(metadata::text(&pod, "resourceVersion").to_owned());
             }
         }
         let requested = options.preconditions.clone();
@@ -137,7 +148,8 @@ async fn evict(
             let preconditions = options.preconditions.get_or_insert_default();
             preconditions.resource_version.get_or_insert(version);
         }
-        let done = remove(writer, request, &options, metadata::text(&pod, "uid")).await;
+        let uid = metadata::text(&pod, "uid");
+        let done = remove(writer, request, &options, purpose, uid).await;
         options.preconditions = requested;
         match done {
             Err(status) if status.reason == StatusReason::Conflict && guard.is_some() => {
@@ -150,12 +162,52 @@ async fn evict(
     Err(request.resource.conflict(request.name, text))
 }
 
+/// Checks that the hooks before an eviction are done; begins them if they have not begun.
+///
+/// *Errors.* 429 if they are not done.
+async fn pass_hooks(
+    writer: Writer<'_>,
+    request: &WriteRequest<'_>,
+    pod: &Value,
+) -> Result<(), Status> {
+    let gate = reading(writer.objects, |reads| {
+        hooks::gate(reads, request.namespace, pod, Timestamp::now())
+    })?;
+    let HookGate::Held { annotation, status } = gate else {
+        return Ok(());
+    };
+    if let Some(text) = annotation.filter(|_| !request.dry_run) {
+        let version = metadata::text(pod, "resourceVersion");
+        let mut hold = |stored: &Value| {
+            if metadata::text(stored, "resourceVersion") != version {
+                let text = "the pod changed while it was evicted; try again";
+                return Err(request.resource.conflict(request.name, text));
+            }
+            let mut pod = stored.clone();
+            if !pod["metadata"]["annotations"].is_object() {
+                pod["metadata"]["annotations"] = json!({});
+            }
+            pod["metadata"]["annotations"][HOOK] = json!(text);
+            Ok(pod)
+        };
+        match update(writer, request, ObjectPart::Trusted(&[]), &mut hold).await {
+            // The next attempt of the client begins them.
+            Err(conflict) if conflict.reason == StatusReason::Conflict => {}
+            written => {
+                written?;
+            }
+        }
+    }
+    Err(*status)
+}
+
 /// Sets the pod's `DisruptionTarget` condition, then deletes it. The condition announces the deletion: in its transaction
 /// the guard of the pod's set decides finally, and counts the pod as unhealthy from then on.
 async fn remove(
     writer: Writer<'_>,
     request: &WriteRequest<'_>,
     options: &DeleteOptions,
+    purpose: Option<Purpose>,
     uid: &str,
 ) -> Result<(), Status> {
     let mut options = options.clone();
@@ -172,6 +224,12 @@ async fn remove(
             }
             let now = Timestamp::now();
             let guarding = reading(writer.objects, |reads| {
+                if purpose.is_none()
+                    && let HookGate::Held { status, .. } =
+                        hooks::gate(reads, request.namespace, pod, now)?
+                {
+                    return Err(*status);
+                }
                 guard::check(reads, Some(&turn), request.namespace, pod, now)
             })?;
             let is_guarded = guarding != Guarding::Unguarded;
