@@ -89,6 +89,11 @@ impl Draft {
         self.wake_at = Some(self.wake_at.map_or(at, |other| other.min(at)));
     }
 
+    /// Whether the plan has work on the pod of that ordinal.
+    pub fn works_on(&self, ordinal: i64) -> bool {
+        self.offsets.contains_key(&ordinal)
+    }
+
     /// Whether any pod is created or deleted.
     pub fn changes_pods(&self) -> bool {
         self.pods.iter().any(changes_pod)

@@ -205,12 +205,16 @@ fn cancel(
     }
 }
 
+/// Writes the hold of a pod. An old view would begin a hook that runs already a second time.
 fn write(member: &Member<'_>, hold: Option<&PodHold>, draft: &mut Draft) {
+    // An earlier write of this plan changes the version.
+    let version = (!draft.works_on(member.ordinal)).then_some(member.pod.resource_version);
     draft.act(
         member.ordinal,
         StatefulSetAction::AnnotatePod {
             name: member.name().to_owned(),
             uid: member.uid.clone(),
+            version,
             annotations: [(HOOK, hold.map(PodHold::text))].into(),
         },
     );

@@ -93,6 +93,8 @@ pub enum StatefulSetAction {
     AnnotatePod {
         name: String,
         uid: Uid,
+        /// The version that was read, if the annotation depends on the state of the pod.
+        version: Option<ResourceVersion>,
         /// `None` removes the annotation.
         annotations: BTreeMap<&'static str, Option<String>>,
     },

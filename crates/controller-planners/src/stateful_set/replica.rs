@@ -144,6 +144,7 @@ fn repair(parsed: &ParsedSet<'_>, member: &Member<'_>, draft: &mut Draft) {
             StatefulSetAction::AnnotatePod {
                 name: member.name().to_owned(),
                 uid: member.uid.clone(),
+                version: None,
                 annotations: checks,
             },
         );

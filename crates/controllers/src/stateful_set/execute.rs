@@ -376,9 +376,13 @@ impl<'a> Run<'a> {
             StatefulSetAction::AnnotatePod {
                 name,
                 uid,
+                version,
                 annotations,
             } => {
-                let patch = json!({ "metadata": { "uid": uid, "annotations": annotations } });
+                let mut patch = json!({ "metadata": { "uid": uid, "annotations": annotations } });
+                if let Some(version) = version {
+                    patch["metadata"]["resourceVersion"] = json!(version);
+                }
                 patched(&self.pods, name, Patch::Merge(patch), "annotate pod").await
             }
             StatefulSetAction::DeletePod { name, uid, version } => {
