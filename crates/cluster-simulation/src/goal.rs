@@ -47,6 +47,7 @@ pub async fn deviations(
                 .map(|claim| (claim.name_any(), Arc::new(claim.clone())))
                 .collect(),
             policy: None,
+            group: Vec::new(),
             refused: Vec::new(),
         };
         check_set(&observed, now, &mut deviations);

@@ -148,6 +148,7 @@ fn observed_set(
         revisions: vec![Arc::new(revision("a", 1))],
         claims,
         policy: None,
+        group: Vec::new(),
         refused: Vec::new(),
     }
 }

@@ -22,6 +22,7 @@ mod nodes;
 mod observed;
 mod overview;
 mod pods;
+mod policy_remedies;
 mod refusal;
 mod remedies;
 mod render;

@@ -4,19 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use controller_planners::stateful_set::{
-    Cause, Observed, StatefulSetAction, StatefulSetPlan, Waiting, identity, plan,
+    Cause, GroupMember, Observed, StatefulSetAction, StatefulSetPlan, Waiting, identity, plan,
 };
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec};
 use object_model::IncompleteMetadata;
 use pod_lifecycle::diagnosis::{Remedy, text};
-use resource_kinds::annotations::{HOOK_DONE, REJECTED};
 use resource_kinds::pod_view::PodView;
-use resource_kinds::stateful_set_policy::{CheckKind, OnFailure, StatefulSetPolicy, in_force};
+use resource_kinds::stateful_set_policy::{CheckKind, StatefulSetPolicy, in_force};
 
 use super::chain_builder::ChainBuilder;
 use super::claim_edits;
 use super::explanation::{CauseChain, Explanation, Object, merged};
 use super::observed::ObservedNamespace;
+use super::policy_remedies;
 use super::scaling;
 use super::set_summary;
 
@@ -144,6 +144,8 @@ struct View<'e> {
     plan: StatefulSetPlan,
     /// The policy that is in force.
     policy: Option<Arc<StatefulSetPolicy>>,
+    /// The other sets of the group of the policy.
+    group: Vec<GroupMember>,
 }
 
 impl<'e> View<'e> {
@@ -156,12 +158,21 @@ impl<'e> View<'e> {
             (name, Arc::clone(claim))
         });
         let name = text::name(&set.metadata);
+        let policies = &observed.policies;
+        let policy = in_force(name, set.metadata.labels.as_ref(), policies).cloned();
         let input = Observed {
             set: Arc::clone(set),
+            group: GroupMember::others(
+                name,
+                policy.as_deref(),
+                || observed.sets.clone(),
+                policies,
+                |_| observed.pods.clone(),
+            ),
             pods: observed.pods.clone(),
             revisions: observed.revisions.clone(),
             claims: claims.collect(),
-            policy: in_force(name, set.metadata.labels.as_ref(), &observed.policies).cloned(),
+            policy,
             refused: Vec::new(),
         };
         Ok(Self {
@@ -170,6 +181,7 @@ impl<'e> View<'e> {
             name,
             plan: plan(&input, observed.now)?,
             policy: input.policy,
+            group: input.group,
         })
     }
 
@@ -416,6 +428,12 @@ impl<'e> View<'e> {
         let meta = &self.set.metadata;
         let kubectl = |rest: String| text::kubectl(text::namespace(meta), &rest);
         let name = self.name;
+        let policy = self.policy.as_deref();
+        if let Some((reason, remedy)) = policy_remedies::remedy(policy, self.set, &waiting.cause) {
+            self.say(builder, reason, waiting);
+            builder.remedy(remedy);
+            return;
+        }
         let (reason, remedy) = match &waiting.cause {
             Cause::SetDeleting => return self.deleting(builder),
             Cause::Selector => (
@@ -445,43 +463,13 @@ impl<'e> View<'e> {
             Cause::GuardHolds { policy, .. } => {
                 self.say(builder, "GuardHolds", waiting);
                 let edit = kubectl(format!("edit statefulsetpolicy {policy}"));
-                if self.unhealthy_pod(builder) || self.failing_check(builder) {
+                let pods = || self.desired_pods().chain(self.pods_of_group());
+                if unhealthy_pod(builder, pods()) || self.failing_check(builder, pods()) {
                     builder.or(format!("or lower minHealthy of the guard: {edit}"));
                 } else {
                     builder.remedy(format!("lower minHealthy of the guard: {edit}"));
                 }
                 return;
-            }
-            Cause::RoleUnknown { pod } => {
-                let roles = self
-                    .policy
-                    .as_ref()
-                    .and_then(|policy| policy.spec.roles.as_ref());
-                let label = roles.map_or("", |roles| roles.from_label.as_str());
-                let remedy = Remedy::new(
-                    "the program of the pod, or an agent beside it, sets the label; or set it, or a default role in the policy",
-                );
-                let set = kubectl(format!("label pod {pod} {label}=ROLE"));
-                ("RoleUnknown", remedy.with(set))
-            }
-            Cause::HookRuns { pod, asks, .. } => {
-                ("HookRunning", self.hook_remedy(pod, asks.as_deref()))
-            }
-            Cause::HookTimedOut { pod, asks, .. } => {
-                ("HookTimedOut", self.hook_remedy(pod, asks.as_deref()))
-            }
-            Cause::RevisionRejected {
-                revision,
-                evidence,
-                answer,
-            } => {
-                let mut remedy = Remedy::new("set another template; or try this one again");
-                // The pod that failed would be the evidence again.
-                if let (OnFailure::Hold, Some(evidence)) = (answer, evidence) {
-                    remedy = remedy.with(kubectl(format!("delete pod {}", evidence.pod)));
-                }
-                let again = format!("annotate controllerrevision {revision} {REJECTED}-");
-                ("RevisionRejected", remedy.with(kubectl(again)))
             }
             Cause::OnDelete { .. } => {
                 let outdated = set_summary::outdated(self.observed, self.set, &self.plan);
@@ -532,26 +520,8 @@ impl<'e> View<'e> {
         }
     }
 
-    /// The remedy for a pod that a hook holds; `asks` is the id of a run that a person answers.
-    fn hook_remedy(&self, pod: &str, asks: Option<&str>) -> Remedy {
-        let kubectl =
-            |command: String| text::kubectl(text::namespace(&self.set.metadata), &command);
-        let (text, command) = match asks {
-            Some(id) => (
-                "answer when it is done; or delete the pod without it",
-                format!("annotate --overwrite pod {pod} {HOOK_DONE}={id}"),
-            ),
-            None => (
-                "the hook has to succeed, and here is its output; or delete the pod without it",
-                format!("describe pod {pod}"),
-            ),
-        };
-        let remedy = Remedy::new(text).with(kubectl(command));
-        remedy.with(kubectl(format!("delete pod {pod}")))
-    }
-
     fn first_unavailable(&self, builder: &mut ChainBuilder<'_>) {
-        if !self.unhealthy_pod(builder) {
+        if !unhealthy_pod(builder, self.desired_pods()) {
             builder.remedy("nothing to do; the pods have to be available again first");
         }
     }
@@ -563,19 +533,18 @@ impl<'e> View<'e> {
         })
     }
 
-    /// Adds the first desired pod that is not healthy; returns whether there is one.
-    fn unhealthy_pod(&self, builder: &mut ChainBuilder<'_>) -> bool {
-        let mut pods = self.desired_pods();
-        let unhealthy = pods.find(|pod| pod_lifecycle::diagnosis::pod(pod).is_some());
-        if let Some(pod) = unhealthy {
-            builder.pod(pod);
-        }
-        unhealthy.is_some()
+    /// The desired pods of the other sets that share the guard.
+    fn pods_of_group(&self) -> impl Iterator<Item = &Arc<PodView>> {
+        self.group.iter().flat_map(GroupMember::desired)
     }
 
-    /// Adds the first desired pod in which a check of the guard fails; returns whether there is one.
-    fn failing_check(&self, builder: &mut ChainBuilder<'_>) -> bool {
-        let failing = self.desired_pods().find_map(|pod| {
+    /// Adds the first of the pods in which a check of the guard fails; returns whether there is one.
+    fn failing_check<'v>(
+        &self,
+        builder: &mut ChainBuilder<'_>,
+        mut pods: impl Iterator<Item = &'v Arc<PodView>>,
+    ) -> bool {
+        let failing = pods.find_map(|pod| {
             let results = CheckKind::OF_GUARD.map(|kind| pod.condition(kind.condition()));
             let mut results = results.into_iter().flatten();
             Some((pod, results.find(|result| !result.holds())?))
@@ -591,4 +560,16 @@ impl<'e> View<'e> {
         builder.remedy(format!("the check has to succeed; its output: {describe}"));
         true
     }
+}
+
+/// Adds the first of the pods that is not healthy; returns whether there is one.
+fn unhealthy_pod<'v>(
+    builder: &mut ChainBuilder<'_>,
+    mut pods: impl Iterator<Item = &'v Arc<PodView>>,
+) -> bool {
+    let unhealthy = pods.find(|pod| pod_lifecycle::diagnosis::pod(pod).is_some());
+    if let Some(pod) = unhealthy {
+        builder.pod(pod);
+    }
+    unhealthy.is_some()
 }

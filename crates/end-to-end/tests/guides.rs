@@ -79,8 +79,8 @@ fn the_network_policy_page_can_be_pasted() {
     }
 }
 
-/// rollouts.md R27, S9, R11 to R13, R2, R22, R26: a guarded set, an update that is rolled back, a leader that goes last, and
-/// a hook before a pod goes, used unchanged.
+/// rollouts.md R27, S9, R11 to R13, R2, R6, R7, R22, R26: a guarded set, an update that is rolled back, a leader that goes last,
+/// steps, and a hook before a pod goes, used unchanged.
 #[test]
 fn the_rollout_policies_page_can_be_pasted() {
     let instance = Instance::start(&[]);
@@ -96,11 +96,13 @@ fn the_rollout_policies_page_can_be_pasted() {
         "held\n",
         "statefulset.apps/db condition met",
         "the guard of StatefulSetPolicy db holds pod db-2: 2 of 2 pods must stay healthy, and 1 are",
+        "statefulset.apps/voter created",
         "is rejected, and the pods return to the revision before: pod db-2: container db has restarted 2",
         "apps.mainstay.dev/rejected-\n",
         "1     db-1  restart",
         "2     db-0  restart",
         "3     db-2  restart",
+        "pauses after step 1 of 2, until it is approved",
         "db-2 waits: hook hand-over runs before pod db-2 goes for ScaleDown, at most until",
         "held by its hook\n",
         "\"status\":\"Success\",\"code\":201",
@@ -112,6 +114,9 @@ fn the_rollout_policies_page_can_be_pasted() {
     assert!(output.stderr.contains(refused), "{output:#?}");
     let unhooked = "Cannot evict pod before its hooks of StatefulSetPolicy db are done";
     assert!(output.stderr.contains(unhooked), "{output:#?}");
+    let refused = "StatefulSetPolicy voter: 2 of 3 pods of group members must stay healthy, and 2 are; \
+                   StatefulSet db has 1 of 2";
+    assert!(output.stderr.contains(refused), "{output:#?}");
 }
 
 /// rollouts.md R18 to R20: a rollout before it happens, used unchanged.

@@ -30,6 +30,7 @@ mod endings;
 mod example_pages;
 mod first_hour;
 mod first_run;
+mod guard_groups;
 mod guides;
 mod harness;
 mod helm;

@@ -55,6 +55,8 @@ pub enum Progress {
     ReleaseDependents,
     /// The deleted set is removed, because it has no dependents any more.
     SetDeleted,
+    /// A pod of the other set that shares the guard becomes Ready.
+    OtherReady,
     /// Time passes.
     Tick,
 }
@@ -64,6 +66,9 @@ pub fn possible(world: &World, state: &ModelState) -> Vec<Progress> {
     let mut steps = Vec::new();
     if state.node_lost {
         steps.push(Progress::NodeBack);
+    }
+    if state.api.healthy_others < world.others {
+        steps.push(Progress::OtherReady);
     }
     for at in 0..ORDINALS {
         if let Some(pod) = &state.api.pods[at] {
@@ -260,6 +265,7 @@ pub fn progress(world: &World, state: &mut ModelState, step: Progress, guards: G
         }
         Progress::Evict(at) | Progress::CollectPod(at) => terminate(state, at),
         Progress::NodeBack => state.node_lost = false,
+        Progress::OtherReady => state.api.healthy_others += 1,
         Progress::ClaimDeleted(at) => state.api.claims[at] = None,
         Progress::CollectClaim(at) => collect_claim(world, state, at),
         Progress::CollectRevision(at) => state.api.revisions[at] = None,
@@ -396,7 +402,14 @@ pub fn faults(world: &World, state: &ModelState) -> Vec<(Fault, usize)> {
                 possible.push((*fault, 0));
             }
             Fault::CreateSet if state.api.set.is_none() => possible.push((*fault, 0)),
-            Fault::NodeLost | Fault::DeleteSet(_) | Fault::CreateSet => {}
+            Fault::EvictOther | Fault::OtherFails if state.api.healthy_others > 0 => {
+                possible.push((*fault, 0));
+            }
+            Fault::NodeLost
+            | Fault::DeleteSet(_)
+            | Fault::CreateSet
+            | Fault::EvictOther
+            | Fault::OtherFails => {}
             Fault::Pardon => {
                 let rejected = (0..TEMPLATES).filter(|at| verdicts::is_rejected(state, *at));
                 possible.extend(rejected.map(|at| (*fault, at)));
@@ -433,7 +446,12 @@ fn applies_to(state: &ModelState, fault: Fault, at: usize) -> bool {
         Fault::Announce => pod.is_some_and(|pod| !pod.is_announced),
         Fault::GrowthFails => state.api.claims[at].is_some_and(|claim| claim.volume.grows()),
         Fault::Relabel => state.api.claims[at].is_some_and(|claim| !claim.terminating),
-        Fault::NodeLost | Fault::DeleteSet(_) | Fault::CreateSet | Fault::Pardon => true,
+        Fault::NodeLost
+        | Fault::DeleteSet(_)
+        | Fault::CreateSet
+        | Fault::Pardon
+        | Fault::EvictOther
+        | Fault::OtherFails => true,
     }
 }
 
@@ -472,6 +490,8 @@ pub fn fail(world: &World, state: &mut ModelState, fault: Fault, at: usize, guar
                 server::evict_pod(state, ordinal, pod.uid, guards);
             }
         }
+        Fault::EvictOther => server::evict_other(state, guards),
+        Fault::OtherFails => state.api.healthy_others -= 1,
         Fault::Orphan => {
             with_pod(state, at, |pod| pod.owner = None);
             state.open_fate(at);

@@ -215,7 +215,7 @@ fn delete_pod(state: &mut ModelState, ordinal: u8, uid: u8, guards: Guards) -> R
         state.api.pods[index] = None;
     }
     let needed = spec.map_or(0, |spec| usize::from(spec.min_healthy));
-    if was_healthy && state.healthy_pods().count() < needed {
+    if was_healthy && state.healthy_in_group() < needed {
         state.breaks("fewer healthy pods than the guard demands");
     }
     let mut healthy = state.healthy_pods();
@@ -241,6 +241,19 @@ pub fn evict_pod(state: &mut ModelState, ordinal: u8, uid: u8, guards: Guards) -
     }
 }
 
+/// Evicts a pod of the other set that shares the guard, if the guard permits it (rollouts.md R28).
+pub fn evict_other(state: &mut ModelState, guards: Guards) {
+    let needed = state.api.set.map_or(0, |set| set.spec.min_healthy);
+    let needed = usize::from(needed);
+    if guards.eviction_counts && state.healthy_in_group() <= needed {
+        return;
+    }
+    state.api.healthy_others -= 1;
+    if state.healthy_in_group() < needed {
+        state.breaks("fewer healthy pods than the guard demands");
+    }
+}
+
 /// The decision about an eviction: `Done` if the guard permits it.
 pub fn permits_eviction(state: &ModelState, ordinal: u8, uid: u8, guards: Guards) -> Reply {
     let (Some(set), Some(pod)) = (state.api.set, state.pod_with(ordinal, uid)) else {
@@ -251,7 +264,8 @@ pub fn permits_eviction(state: &ModelState, ordinal: u8, uid: u8, guards: Guards
             .healthy_pods()
             .filter(|(at, _)| *at != usize::from(ordinal))
     };
-    let is_enough = others().count() >= usize::from(set.spec.min_healthy);
+    let healthy = others().count() + usize::from(state.api.healthy_others);
+    let is_enough = healthy >= usize::from(set.spec.min_healthy);
     let awaits_recovery = set.spec.checks.recovery && guards.eviction_awaits_recovery;
     let is_recovering = others().any(|(_, pod)| pod.recovery == Recovery::Pending);
     let is_held = !is_enough || (awaits_recovery && is_recovering);

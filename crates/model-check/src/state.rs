@@ -272,6 +272,8 @@ pub struct Objects {
     pub claims: [Option<Claim>; ORDINALS],
     /// Revisions by template.
     pub revisions: [Option<Revision>; TEMPLATES],
+    /// The healthy pods of another set that shares the guard.
+    pub healthy_others: u8,
 }
 
 /// The aim of a deletion of a desired pod, in worlds with verdicts.
@@ -518,6 +520,7 @@ impl ModelState {
         if !pods {
             let without_node = |pod: Pod| Pod { node: None, ..pod };
             cached.pods = api.pods.map(|pod| pod.map(without_node));
+            cached.healthy_others = api.healthy_others;
         }
         if !claims {
             cached.claims = api.claims;
@@ -537,6 +540,11 @@ impl ModelState {
             ..self.api.clone()
         };
         self.former_cached = Some(snapshot);
+    }
+
+    /// The number of healthy pods that count for the guard, with those of the other set that shares it.
+    pub fn healthy_in_group(&self) -> usize {
+        self.healthy_pods().count() + usize::from(self.api.healthy_others)
     }
 
     /// The healthy pods among the desired ordinals that are not about to be deleted, with their ordinals.

@@ -132,6 +132,8 @@ fn fault_in_words(fault: Fault, at: usize) -> String {
         Fault::GrowthFails => format!("the growth of data-web-{at} fails"),
         Fault::Relabel => format!("somebody changes the label of data-web-{at}"),
         Fault::Pardon => format!("somebody removes the verdict about {}", letter_at(at)),
+        Fault::EvictOther => "somebody evicts a pod of the other set".to_owned(),
+        Fault::OtherFails => "a pod of the other set fails".to_owned(),
         Fault::CreateSet => "somebody makes the set anew".to_owned(),
     }
 }
@@ -159,6 +161,7 @@ fn progress_in_words(step: Progress) -> String {
         Progress::CollectRevision(_) => "the collector deletes a revision".to_owned(),
         Progress::ReleaseDependents => "the collector releases what the set owns".to_owned(),
         Progress::SetDeleted => "the set is gone".to_owned(),
+        Progress::OtherReady => "a pod of the other set becomes Ready".to_owned(),
         Progress::Tick => "time passes".to_owned(),
     }
 }

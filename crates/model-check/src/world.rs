@@ -93,6 +93,10 @@ pub enum Fault {
     GrowthFails,
     /// A user changes the label of a claim.
     Relabel,
+    /// A user evicts a pod of the other set that shares the guard.
+    EvictOther,
+    /// A pod of the other set that shares the guard fails.
+    OtherFails,
 }
 
 /// The initial state of a world.
@@ -124,6 +128,8 @@ pub struct World {
     pub annotations: &'static [(&'static str, &'static str)],
     /// The number of nodes; the first node may be disconnected.
     pub nodes: u8,
+    /// The replicas of another set that shares the guard.
+    pub others: u8,
     /// Templates whose pods never become Ready.
     pub bad_templates: &'static [u8],
     /// Templates whose pods never pass the health check.
@@ -198,6 +204,7 @@ pub(crate) fn plain(name: &'static str, about: &'static str) -> World {
         history: 10,
         annotations: &[],
         nodes: 1,
+        others: 0,
         bad_templates: &[],
         never_healthy: &[],
         never_recovered: &[],

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use cluster_inspection::Server;
-use controller_planners::stateful_set::forecast::{Objects, forecast};
-use controller_planners::stateful_set::identity;
+use controller_planners::stateful_set::forecast::{ForecastError, Objects, forecast};
+use controller_planners::stateful_set::{GroupMember, identity};
 use jiff::Timestamp;
 use json_tree::Value;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
@@ -13,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::{Metadata, NamespaceResourceScope};
 use kube_api_client::{Api, Client, ListParams, Resource};
 use manifest_apply::{Manifest, WriteMode, WrittenObject, kubectl_apply};
+use resource_kinds::pod_view::PodView;
 use resource_kinds::stateful_set_policy::{StatefulSetPolicy, in_force};
 use serde::de::DeserializeOwned;
 
@@ -141,7 +142,9 @@ pub async fn look(
     let policy_before = chosen(&policies_before).cloned();
     let policy = chosen(&policies).cloned();
     let versions = Versions::of(before.as_ref(), policy_before.as_ref());
-    let objects = reader.objects(next, policy.clone()).await?;
+    let objects = reader
+        .objects(next, policy.clone(), policies.clone())
+        .await?;
     let forecast = forecast(objects.clone(), now)?;
     let report = Report::of(
         &Compared {
@@ -263,6 +266,7 @@ impl Reader<'_> {
         &self,
         set: StatefulSet,
         policy: Option<StatefulSetPolicy>,
+        policies: Vec<StatefulSetPolicy>,
     ) -> Result<Objects, PlanError> {
         let lists = tokio::try_join!(
             self.list::<Pod>(),
@@ -282,13 +286,40 @@ impl Reader<'_> {
             dashes.any(|(at, _)| identity::ordinal(name, &claim[at + 1..]).is_some())
         };
         let prefix = format!("{name}-");
+        let group = self.group(policy.as_ref(), policies, &pods).await?;
         let mut objects = Objects::of(set, policy.map(Arc::new));
+        objects.group = group;
         objects.pods = named(pods, |meta, pod| is_owned(meta) || is_pod(pod));
         objects.claims = named(claims, |_, claim| is_claim(claim));
         objects.revisions = named(revisions, |meta, revision| {
             is_owned(meta) || revision.starts_with(&prefix)
         });
         Ok(objects)
+    }
+
+    /// The other sets of the group of a policy, with their pods.
+    async fn group(
+        &self,
+        policy: Option<&StatefulSetPolicy>,
+        policies: Vec<StatefulSetPolicy>,
+        pods: &[Pod],
+    ) -> Result<Vec<GroupMember>, PlanError> {
+        if policy.is_none_or(|policy| policy.group().is_none()) {
+            return Ok(Vec::new());
+        }
+        let sets = self.list::<StatefulSet>().await;
+        let sets = sets.map_err(|error| self.server.explain(error))?;
+        let pods = pods.iter().map(|pod| PodView::try_from(pod).map(Arc::new));
+        let pods = pods.collect::<Result<Vec<_>, _>>();
+        let pods = pods.map_err(ForecastError::from)?;
+        let policies: Vec<_> = policies.into_iter().map(Arc::new).collect();
+        Ok(GroupMember::others(
+            self.question.name,
+            policy,
+            || sets.into_iter().map(Arc::new).collect(),
+            &policies,
+            |_| pods.clone(),
+        ))
     }
 }
 

@@ -34,29 +34,107 @@ fn policy(name: &str, set: &str, min_healthy: Value) -> Value {
 }
 
 async fn add_pod(api: &Api, set: &Value, ordinal: usize) {
-    let owner = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "db",
+    let set_name = set["metadata"]["name"].as_str().unwrap();
+    let owner = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "name": set_name,
         "uid": set["metadata"]["uid"], "controller": true});
-    let name = format!("db-{ordinal}");
+    let name = format!("{set_name}-{ordinal}");
     let pod = json!({
         "metadata": {"name": name, "labels": {"app": "db"}, "ownerReferences": [owner]},
         "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]},
     });
     api.create(PODS, pod).await;
-    set_ready(api, ordinal, "True").await;
+    set_pod_ready(api, &name, "True").await;
 }
 
 pub async fn set_ready(api: &Api, ordinal: usize, ready: &str) {
+    set_pod_ready(api, &format!("db-{ordinal}"), ready).await;
+}
+
+async fn set_pod_ready(api: &Api, name: &str, ready: &str) {
     let status = json!({"status": {"phase": "Running",
         "conditions": [{"type": "Ready", "status": ready}]}});
-    let path = format!("{PODS}/db-{ordinal}/status");
+    let path = format!("{PODS}/{name}/status");
     assert_eq!(api.patch(&path, "strategic", status).await.0, 200);
 }
 
 pub async fn evict(api: &Api, ordinal: usize, annotations: Value) -> (u16, Value) {
+    evict_pod(api, &format!("db-{ordinal}"), annotations).await
+}
+
+async fn evict_pod(api: &Api, name: &str, annotations: Value) -> (u16, Value) {
     let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction",
-        "metadata": {"name": format!("db-{ordinal}"), "annotations": annotations}});
-    let path = format!("{PODS}/db-{ordinal}/eviction");
+        "metadata": {"name": name, "annotations": annotations}});
+    let path = format!("{PODS}/{name}/eviction");
     api.send("POST", &path, eviction).await
+}
+
+/// The sets `db` of three pods and `cache` of one, each with a policy; both are of one group.
+async fn with_group() -> Api {
+    let api = with_set(json!("Quorum")).await;
+    let mut cache = stateful_set("cache");
+    cache["spec"]["replicas"] = json!(1);
+    let cache = api.create(SETS, cache).await;
+    add_pod(&api, &cache, 0).await;
+    let mut other = policy("q", "cache", json!(1));
+    other["spec"]["guard"]["group"] = json!("bank");
+    api.create(POLICIES, other).await;
+    let grouped = json!({"spec": {"guard": {"group": "bank"}}});
+    let path = format!("{POLICIES}/p");
+    assert_eq!(api.patch(&path, "merge", grouped).await.0, 200);
+    api
+}
+
+/// rollouts.md R28: evictions in two sets of a group never use the same healthy pod.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn concurrent_evictions_in_a_group_leave_a_quorum() {
+    let api = with_group().await;
+    let all = (0..8).map(async |n| match n % 2 {
+        0 => evict_pod(&api, "cache-0", Value::Null).await,
+        _ => evict(&api, n / 2 % 3, json!({ PURPOSE: "Update" })).await,
+    });
+    let answers = join_all(all).await;
+    let (_, pods) = api.get(PODS).await;
+    let pods = pods["items"].as_array().unwrap();
+    let is_going = |pod: &&Value| !pod["metadata"]["deletionTimestamp"].is_null();
+    let going = pods.iter().filter(is_going);
+    assert_eq!(going.count(), 1, "{answers:?}");
+    assert!(answers.iter().all(|(code, _)| [201, 429].contains(code)));
+}
+
+/// rollouts.md R28: the pods of all sets of a group count, and the strictest of their policies decides.
+#[tokio::test]
+async fn a_group_shares_its_guard() {
+    let api = with_group().await;
+    set_pod_ready(&api, "cache-0", "False").await;
+    let (code, held) = evict(&api, 2, Value::Null).await;
+    assert_eq!(code, 429, "{held}");
+    let text = "Cannot evict pod as it would violate the guard of StatefulSetPolicy p: 3 of 4 pods of group \
+                bank must stay healthy, and 3 are; StatefulSet cache has 0 of 1.";
+    assert_eq!(held["message"], text);
+    assert_eq!(evict_pod(&api, "cache-0", Value::Null).await.0, 201);
+    // The other set leaves the group.
+    let path = format!("{POLICIES}/q");
+    let alone = json!({"spec": {"guard": {"group": null}}});
+    assert_eq!(api.patch(&path, "merge", alone).await.0, 200);
+    assert_eq!(evict(&api, 2, Value::Null).await.0, 201);
+    assert_eq!(evict(&api, 1, Value::Null).await.0, 429);
+}
+
+/// rollouts.md R28: a group with a policy that cannot be read holds.
+#[tokio::test]
+async fn a_group_that_cannot_be_read_holds() {
+    let api = with_group().await;
+    api.rewrite_stored("statefulsetpolicies/default/q", |text| {
+        text.replace("\"minHealthy\":1", "\"minHealthy\":\"all\"")
+    })
+    .await;
+    let (code, unreadable) = evict(&api, 2, Value::Null).await;
+    assert_eq!(code, 500, "{unreadable}");
+    for group in ["Bank", "", "-"] {
+        let path = format!("{POLICIES}/p");
+        let refused = json!({"spec": {"guard": {"group": group}}});
+        assert_eq!(api.patch(&path, "merge", refused).await.0, 422, "{group}");
+    }
 }
 
 /// rollouts.md R27, R28: concurrent evictions never use the same healthy pod.

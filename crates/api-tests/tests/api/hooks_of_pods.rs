@@ -125,3 +125,38 @@ async fn the_stronger_purpose_counts() {
     annotate(&api, 2, HOOK, &emptied.text()).await;
     assert_eq!(evict(&api, 2, Value::Null).await.0, 201);
 }
+
+/// rollouts.md S4: the definition refuses steps and hooks that cannot be meant.
+#[tokio::test]
+async fn steps_and_hooks_are_validated() {
+    let api = Api::with_policies().await;
+    let create = async |name: &str, rules: Value| {
+        let mut spec = rules;
+        spec["setRef"] = json!({"name": "db"});
+        let object = json!({"apiVersion": "apps.mainstay.dev/v1alpha1", "kind": "StatefulSetPolicy",
+            "metadata": {"name": name}, "spec": spec});
+        api.send("POST", POLICIES, object).await
+    };
+    let refused = [
+        json!({"rollout": {"steps": [{"pods": 0}]}}),
+        json!({"rollout": {"steps": [{"pods": "0%"}]}}),
+        json!({"rollout": {"steps": [{"pods": "half"}]}}),
+        json!({"rollout": {"steps": [{"pods": 1, "pause": {}}]}}),
+        json!({"rollout": {"steps": [{"pods": 1, "pause": {"seconds": 1, "untilApproved": true}}]}}),
+        json!({"hooks": [{"name": "h", "before": []}]}),
+        json!({"hooks": [{"name": "h", "before": ["Fun"]}]}),
+        json!({"hooks": [{"name": "h", "before": ["Update"], "roles": ["leader"]}]}),
+        json!({"hooks": [{"name": "h", "before": ["Update"], "cancel": {}}]}),
+        json!({"hooks": [{"name": "h", "before": ["Update"], "exec": {"command": ["a"]},
+            "tcpSocket": {"port": 1}}]}),
+    ];
+    for rules in refused {
+        let (code, answer) = create("x", rules.clone()).await;
+        assert_eq!(code, 422, "{rules}: {answer}");
+    }
+    let accepted = json!({
+        "rollout": {"steps": [{"pods": 1, "pause": {"seconds": 5}}, {"pods": "50%"}]},
+        "hooks": [{"name": "h", "before": ["Update"]}, hook()]});
+    let (code, answer) = create("y", accepted).await;
+    assert_eq!(code, 201, "{answer}");
+}

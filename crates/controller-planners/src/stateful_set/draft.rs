@@ -25,12 +25,21 @@ pub(super) struct Draft {
     pub wake_at: Option<Timestamp>,
     /// The number of pods of the current revision that this plan deletes to update them.
     pub current_less: i32,
+    /// The places of the present step that this plan takes.
+    pub updates: StepPlaces,
     /// Edits of claims that exist.
     pub claim_edits: Vec<StatefulSetAction>,
     /// How claims fit their templates; `None` if they do not follow them.
     pub template_claims: Option<Vec<TemplateClaims>>,
     /// The guard of the set's policy.
     pub guard: Option<PlanGuard>,
+}
+
+/// The pods that a plan releases for an update, and those that it creates at the update revision.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct StepPlaces {
+    pub released: i64,
+    pub created: i64,
 }
 
 /// Whether to continue with the next part of the plan.

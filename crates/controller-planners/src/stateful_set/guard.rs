@@ -4,13 +4,15 @@
 //! This is a forecast from the observed state. The API server decides: it counts the pods in the transaction that
 //! announces the deletion, so an old view deletes no pod too many, and evictions of users count as well.
 
-use resource_kinds::pod_view::Condition;
+use resource_kinds::pod_view::{Condition, PodView};
 use resource_kinds::reasons::pod_condition;
 use resource_kinds::stateful_set_policy::{
-    CheckKind, Guard, GuardCheck, HealthCount, HealthFacts, HookPurpose, PodHealth, Purpose,
+    CheckKind, Guard, GuardCheck, GuardCount, HealthFacts, HookPurpose, PodHealth, Purpose,
+    SetHealth,
 };
 
 use super::draft::Draft;
+use super::group::GroupMember;
 use super::hooks::{self, Clearance};
 use super::member::Member;
 use super::observed::{Observed, ParsedSet};
@@ -26,7 +28,7 @@ pub(super) struct PlanGuard {
     policy: String,
     guard: Guard,
     /// Without the pods that the plan evicts.
-    count: HealthCount,
+    count: GuardCount,
 }
 
 impl PlanGuard {
@@ -34,26 +36,32 @@ impl PlanGuard {
     pub fn of(parsed: &ParsedSet<'_>) -> Option<Self> {
         let policy = parsed.observed.policy.as_ref()?;
         let guard = policy.spec.guard.clone()?;
-        let desired = parsed.members.iter().map(facts);
+        let ParsedSet { spec, now, .. } = parsed;
+        let desired = parsed.members.iter().map(|member| facts(member.pod));
+        let set = SetHealth::of(spec.name, &guard, spec.replicas, desired, *now);
+        let others = parsed.observed.group.iter();
+        let others = others.filter_map(|other| other.health(*now)).collect();
         Some(Self {
             policy: policy.name().to_owned(),
-            count: guard.count(parsed.spec.replicas, desired, parsed.now),
+            count: GuardCount::of(&guard, set, others),
             guard,
         })
     }
 
     /// Whether the health check of the guard fails in the pod.
     pub fn fails_check(&self, member: &Member<'_>) -> bool {
-        self.guard.health.is_some() && !facts(member).passes_health
+        self.guard.health.is_some() && !facts(member.pod).passes_health
     }
 }
 
-fn facts(member: &Member<'_>) -> HealthFacts {
-    let holds = |kind: &str| member.pod.condition(kind).filter(|found| found.holds());
+pub(super) fn facts(pod: &PodView) -> HealthFacts {
+    let holds = |kind: &str| pod.condition(kind).filter(|found| found.holds());
     let disrupted = holds(pod_condition::DISRUPTION_TARGET);
     HealthFacts {
-        is_ready: member.ready_condition().is_some_and(Condition::holds),
-        is_deleting: member.terminating,
+        is_ready: pod
+            .condition(pod_condition::READY)
+            .is_some_and(Condition::holds),
+        is_deleting: pod.is_deleting(),
         disrupted_at: disrupted.and_then(|condition| condition.since),
         passes_health: holds(CheckKind::Health.condition()).is_some(),
         passes_recovery: holds(CheckKind::Recovery.condition()).is_some(),
@@ -90,7 +98,7 @@ pub(super) fn remove(
         .as_ref()
         .map(|guard| permission(parsed, guard, member));
     if let Some(Err(cause)) = permission {
-        draft.wait(member.ordinal, cause);
+        draft.wait(member.ordinal, *cause);
         wake_when_counted_again(parsed, draft);
         return Removal::Held;
     }
@@ -98,7 +106,7 @@ pub(super) fn remove(
     if let (Some(guard), Some(Ok(health))) = (&mut draft.guard, permission)
         && parsed.spec.in_range(member.ordinal)
     {
-        guard.count.add(health, -1);
+        guard.count.pods.add(health, -1);
     }
     let purpose = match purpose {
         HookPurpose::ScaleDown => Purpose::ScaleDown,
@@ -134,25 +142,28 @@ fn permission(
     parsed: &ParsedSet<'_>,
     guard: &PlanGuard,
     member: &Member<'_>,
-) -> Result<PodHealth, Cause> {
-    let health = guard.guard.judge(facts(member), parsed.now);
+) -> Result<PodHealth, Box<Cause>> {
+    let health = guard.guard.judge(facts(member.pod), parsed.now);
     if guard
         .count
+        .pods
         .permits(health, parsed.spec.in_range(member.ordinal))
     {
         return Ok(health);
     }
-    Err(Cause::GuardHolds {
+    Err(Box::new(Cause::GuardHolds {
         pod: member.name().to_owned(),
         policy: guard.policy.clone(),
-        count: guard.count,
-    })
+        count: guard.count.clone(),
+    }))
 }
 
 /// A pod whose announced deletion did not follow counts again without an event.
 fn wake_when_counted_again(parsed: &ParsedSet<'_>, draft: &mut Draft) {
-    let times = parsed.members.iter().filter(|member| !member.terminating);
-    let times = times.filter_map(|member| facts(member).counts_again_at());
+    let own = parsed.members.iter().map(|member| facts(member.pod));
+    let of_group = parsed.observed.group.iter().flat_map(GroupMember::facts);
+    let pods = own.chain(of_group).filter(|facts| !facts.is_deleting);
+    let times = pods.filter_map(HealthFacts::counts_again_at);
     if let Some(at) = times.filter(|at| *at > parsed.now).min() {
         draft.wake(at);
     }

@@ -9,7 +9,7 @@
 //! Start with [`plan()`], which calls the other files in order. `observed`, `member` and `options` parse, `revisions`
 //! selects the templates for pods, `replica` plans the desired ordinals, `scale` the surplus pods, `rollout` the
 //! outdated pods one after the other, in the order of `order`, `recreate` all at once, `recovery` unblocks a stuck rollout, `delayed_pods` gives the reasons for waiting, `guard` holds
-//! voluntary deletions, `hooks` runs the actions before a pod goes, `verdict` rejects a revision whose rollout fails, `claim_edits` lets claims follow their template, `refused` gives the API server's refusals,
+//! voluntary deletions, by the pods of the sets of its `group`, `hooks` runs the actions before a pod goes, `steps` pauses a rollout, `verdict` rejects a revision whose rollout fails, `claim_edits` lets claims follow their template, `refused` gives the API server's refusals,
 //! `forecast` runs the plans of a rollout ahead, `status` counts, `conditions` and `deadline` set conditions, `metrics` gives metrics. `write_schedule` decides the
 //! order of writes, and `status_urgency` whether the status may be late.
 
@@ -20,6 +20,7 @@ mod deadline;
 mod delayed_pods;
 mod draft;
 pub mod forecast;
+mod group;
 mod guard;
 mod hooks;
 pub mod identity;
@@ -39,11 +40,13 @@ mod rollout;
 mod scale;
 mod status;
 mod status_urgency;
+mod steps;
 mod verdict;
 mod waiting;
 pub mod write_schedule;
 
 pub use claim_edits::{ClaimEdit, MetadataEdit, VolumeEdit};
+pub use group::GroupMember;
 pub use member::{Member, Phase};
 pub use metrics::{Metrics, metrics};
 pub use observed::{Observed, Refused};

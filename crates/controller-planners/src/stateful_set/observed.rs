@@ -20,6 +20,7 @@ use resource_kinds::stateful_set_policy::{
 };
 use resource_kinds::{MetadataIdentity, labels};
 
+use super::group::GroupMember;
 use super::member::{Member, Members};
 use super::options::Options;
 use super::plan::ActionTarget;
@@ -41,6 +42,8 @@ pub struct Observed {
     pub claims: BTreeMap<String, Arc<PersistentVolumeClaim>>,
     /// The policy that is in force for the set.
     pub policy: Option<Arc<StatefulSetPolicy>>,
+    /// The other sets that share the guard of the policy.
+    pub group: Vec<GroupMember>,
     /// Writes that the API server refused at their last attempt.
     pub refused: Vec<Refused>,
 }

@@ -9,7 +9,7 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use object_model::{IncompleteMetadata, ResourceVersion, Uid};
-use resource_kinds::stateful_set_policy::{Evidence, Purpose};
+use resource_kinds::stateful_set_policy::{Evidence, Purpose, StepRecord};
 
 use super::claim_edits::{self, ClaimEdit};
 use super::draft::{Draft, PlanFlow};
@@ -20,7 +20,7 @@ use super::options::StuckRollout;
 use super::waiting::{Cause, Waiting};
 use super::{
     claims, delayed_pods, recovery, recreate, refused, replica, revisions, rollout, scale, status,
-    verdict,
+    steps, verdict,
 };
 
 /// A write of the plan. Each write names its object by UID, or creates a new object. The server therefore refuses a
@@ -62,6 +62,12 @@ pub enum StatefulSetAction {
         name: String,
         uid: Uid,
         evidence: Box<Evidence>,
+    },
+    /// Store the progress of the steps of a rollout.
+    RecordStep {
+        name: String,
+        uid: Uid,
+        record: Box<StepRecord>,
     },
     CreateClaim(Box<PersistentVolumeClaim>),
     /// Replace the owners of a claim.
@@ -135,6 +141,7 @@ pub enum ActionKind {
     RenumberRevision(i64),
     DeleteRevision,
     RejectRevision,
+    RecordStep,
     CreateClaim,
     SetClaimOwners,
     EditClaim,
@@ -186,6 +193,7 @@ impl StatefulSetAction {
             }
             Self::DeleteRevision { name, .. } => (ActionKind::DeleteRevision, name.clone()),
             Self::RejectRevision { name, .. } => (ActionKind::RejectRevision, name.clone()),
+            Self::RecordStep { name, .. } => (ActionKind::RecordStep, name.clone()),
             Self::CreateClaim(claim) => (ActionKind::CreateClaim, created(&claim.metadata)),
             Self::SetClaimOwners { name, .. } => (ActionKind::SetClaimOwners, name.clone()),
             Self::EditClaim { name, .. } => (ActionKind::EditClaim, name.clone()),
@@ -214,6 +222,7 @@ impl fmt::Display for ActionTarget {
             }
             ActionKind::DeleteRevision => write!(f, "delete revision {name}"),
             ActionKind::RejectRevision => write!(f, "reject revision {name}"),
+            ActionKind::RecordStep => write!(f, "record the step of revision {name}"),
             ActionKind::CreateClaim => write!(f, "create claim {name}"),
             ActionKind::SetClaimOwners => write!(f, "set owners of claim {name}"),
             ActionKind::EditClaim => write!(f, "edit claim {name}"),
@@ -316,6 +325,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Result<StatefulSetPlan, Inco
         draft.wait(None, Cause::Selector);
     } else {
         verdict::judge(&parsed, &mut chosen, &mut draft);
+        chosen.limit = steps::limit(&parsed, &chosen, &mut draft);
         decide(&parsed, &chosen, &mut draft);
     }
     let mut cleanup = Vec::new();

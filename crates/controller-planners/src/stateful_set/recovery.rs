@@ -12,6 +12,7 @@
 use resource_kinds::reasons::stateful_set as reasons;
 
 use super::draft::Draft;
+use super::guard::Removal;
 use super::member::{Member, Phase};
 use super::observed::{ParsedSet, Strategy};
 use super::options::StuckRollout;
@@ -31,6 +32,9 @@ pub(super) fn replace_stuck(parsed: &ParsedSet<'_>, chosen: &ChosenRevisions, dr
         .rev()
         .find(|member| is_stuck(parsed, chosen, stays, member));
     if let Some(member) = stuck {
+        if rollout::replace(parsed, member, chosen, draft) != Removal::Planned {
+            return;
+        }
         draft.notices.push(SetEvent {
             warning: false,
             reason: reasons::REPLACED_STUCK_POD,
@@ -41,7 +45,6 @@ pub(super) fn replace_stuck(parsed: &ParsedSet<'_>, chosen: &ChosenRevisions, dr
                 chosen.target()
             ),
         });
-        rollout::replace(parsed, member, chosen, draft);
     }
 }
 

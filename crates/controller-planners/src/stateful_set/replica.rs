@@ -19,6 +19,7 @@ use super::observed::{ParsedSet, Strategy, template_names};
 use super::plan::StatefulSetAction;
 use super::recreate;
 use super::revisions::{ChosenRevisions, RevisionName};
+use super::steps;
 use super::waiting::Cause;
 
 /// Maximum number of creations of one plan; the next plan continues. As kube-controller-manager's
@@ -172,7 +173,7 @@ fn create(
         draft.wait(ordinal, name_taken(parsed, holder, name));
         return Step::Busy;
     }
-    let source = PodSource::of(parsed, chosen, ordinal);
+    let source = PodSource::of(parsed, chosen, ordinal, draft);
     let restored = source
         .as_ref()
         .map(|source| &source.restored[..])
@@ -189,6 +190,8 @@ fn create(
     claims::confirm_present(parsed, &source.restored, ordinal, draft);
     claims::create_missing(parsed, &source.restored, ordinal, draft);
     let pod = new_pod(parsed, &source, ordinal);
+    let is_updatable = ordinal >= parsed.spec.first_updatable();
+    draft.updates.created += i64::from(is_updatable && *source.revision == chosen.update);
     draft.act(ordinal, StatefulSetAction::CreatePod(Box::new(pod)));
     Step::Created
 }
@@ -222,9 +225,16 @@ struct PodSource<'p> {
 
 impl<'p> PodSource<'p> {
     /// The desired revision of an ordinal; `None` if the revision cannot be parsed.
-    fn of(parsed: &'p ParsedSet<'_>, chosen: &'p ChosenRevisions, ordinal: i64) -> Option<Self> {
+    fn of(
+        parsed: &'p ParsedSet<'_>,
+        chosen: &'p ChosenRevisions,
+        ordinal: i64,
+        draft: &Draft,
+    ) -> Option<Self> {
         // No further pod gets a rejected revision (rollouts.md R13).
-        let needs_current = chosen.rejected.is_some() || needs_current(parsed, ordinal);
+        let needs_current = chosen.rejected.is_some()
+            || needs_current(parsed, ordinal)
+            || steps::is_beyond(parsed, chosen, ordinal, draft);
         let is_updated = !needs_current || chosen.current == chosen.update;
         let (template, revision) = match is_updated {
             true => (parsed.spec.template, &chosen.update),

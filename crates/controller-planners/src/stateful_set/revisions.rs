@@ -24,6 +24,13 @@ use super::plan::StatefulSetAction;
 
 /// Maximum length of a set's name in the name of a revision.
 const NAME_PREFIX_BYTES_MAX: usize = 223;
+/// Annotations of a set and of a revision that no new revision gets from the set.
+const NOT_COPIED: [&str; 4] = [
+    annotations::REMOVED_CLAIM_TEMPLATES,
+    annotations::REJECTED,
+    annotations::ROLLOUT_STEP,
+    annotations::APPROVED_STEP,
+];
 /// Names to try before giving up until the next plan.
 const COLLISIONS_MAX: i32 = 100;
 
@@ -147,6 +154,8 @@ pub(super) struct ChosenRevisions {
     pub collisions: Option<i32>,
     /// The answer to the verdict about the update revision, if that revision is rejected.
     pub rejected: Option<OnFailure>,
+    /// The maximum number of pods at the update revision, from the partition on, if the rollout has steps.
+    pub limit: Option<i64>,
     /// The template of the current revision, parsed at first use.
     template: OnceCell<Option<PodTemplateSpec>>,
 }
@@ -216,6 +225,7 @@ pub(super) fn choose(parsed: &ParsedSet<'_>, draft: &mut Draft) -> ChosenRevisio
         update,
         collisions,
         rejected: None,
+        limit: None,
         template: OnceCell::new(),
     }
 }
@@ -354,9 +364,7 @@ fn noted(all: Option<&BTreeMap<String, String>>) -> Option<BTreeMap<String, Stri
     let copied = all?
         .iter()
         .filter(|(key, _)| !key.starts_with(annotations::OWN_PREFIX))
-        .filter(|(key, _)| {
-            *key != annotations::REMOVED_CLAIM_TEMPLATES && *key != annotations::REJECTED
-        });
+        .filter(|(key, _)| !NOT_COPIED.contains(&key.as_str()));
     Some(copied.map(|(k, v)| (k.clone(), v.clone())).collect())
 }
 

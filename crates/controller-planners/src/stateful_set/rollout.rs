@@ -11,6 +11,7 @@ use super::observed::{ParsedSet, Strategy};
 use super::options::MaxUnavailable;
 use super::order::{self, Queued};
 use super::revisions::ChosenRevisions;
+use super::steps;
 use super::waiting::Cause;
 
 pub(super) fn replace_outdated(
@@ -114,14 +115,13 @@ fn within_budget(parsed: &ParsedSet<'_>, chosen: &ChosenRevisions, max: i64, dra
         if (free && member.unavailable()) || (is_held && !is_down) {
             continue;
         }
-        // A pod whose hooks run has its place, and may be unavailable because of them.
-        let has_place = hooks::is_held(member);
+        // A pod that is unavailable because of its hook has its place.
+        let has_place = member.unavailable() && hooks::is_held(member);
         if let Some(cause) = hold {
             draft.wait(member.ordinal, cause);
         } else if unavailable < max || has_place {
             let removal = replace(parsed, member, chosen, draft);
-            let is_counted = has_place && member.unavailable();
-            unavailable += i64::from(removal != Removal::Held && !is_counted);
+            unavailable += i64::from(removal != Removal::Held && !has_place);
             if removal == Removal::Held {
                 draft.block(member.name());
                 is_held = true;
@@ -204,7 +204,12 @@ pub(super) fn replace(
     if draft.changes(member.ordinal) {
         return Removal::Planned;
     }
+    if !steps::has_place(parsed, chosen, member, draft) {
+        return Removal::Held;
+    }
     let removal = guard::remove(parsed, member, purpose(chosen), draft);
+    let is_released = removal != Removal::Held && member.revision != chosen.update;
+    draft.updates.released += i64::from(is_released);
     if removal == Removal::Planned && member.created && member.revision == chosen.current {
         draft.current_less += 1;
     }

@@ -92,6 +92,7 @@ mod tests {
             revisions: Vec::new(),
             claims: Default::default(),
             policy: None,
+            group: Vec::new(),
             refused: Vec::new(),
         };
         let notice = SetEvent {

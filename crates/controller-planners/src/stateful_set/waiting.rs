@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use resource_kinds::reasons::stateful_set as reasons;
-use resource_kinds::stateful_set_policy::{Evidence, HealthCount, HookPurpose, OnFailure};
+use resource_kinds::stateful_set_policy::{Evidence, GuardCount, HookPurpose, OnFailure};
 
 use pod_lifecycle::diagnosis::Reason;
 
@@ -107,12 +107,29 @@ pub enum Cause {
         pod: String,
         /// Name of the policy.
         policy: String,
-        count: HealthCount,
+        count: GuardCount,
     },
     /// The order of the rollout is by roles, and the role of the pod is not known.
     RoleUnknown {
         /// Name of the pod.
         pod: String,
+    },
+    /// The rollout pauses after a step.
+    RolloutPaused {
+        /// Name of the ControllerRevision.
+        revision: String,
+        /// The number of the step, from 1, and of all steps.
+        step: usize,
+        steps: usize,
+        /// The end of the pause; `None` until somebody approves.
+        until: Option<Timestamp>,
+        /// The value of the annotation that approves the step.
+        approval: String,
+    },
+    /// The pod is updated in a later step of the rollout.
+    LaterStep {
+        /// The number of pods that the present step updates.
+        limit: i64,
     },
     /// A hook of the policy runs before the pod goes, or is taken back.
     HookRuns {
@@ -202,6 +219,7 @@ impl Cause {
         match self {
             Self::GuardHolds { .. } => Some(reasons::GUARD_HOLDS),
             Self::HookRuns { .. } => Some(reasons::HOOK_RUNNING),
+            Self::RolloutPaused { .. } => Some(reasons::ROLLOUT_PAUSED),
             _ => None,
         }
     }
@@ -219,12 +237,14 @@ impl Cause {
             | Self::PodNotAvailable { .. }
             | Self::Unavailable { .. }
             | Self::After { .. }
+            | Self::LaterStep { .. }
             | Self::LowerUnhealthy { until: Some(_), .. }
             | Self::OnDelete { .. } => Weight::Ordinary,
             Self::FormerPod { .. }
             | Self::ClaimStale { .. }
             | Self::GuardHolds { .. }
             | Self::HookRuns { .. }
+            | Self::RolloutPaused { .. }
             | Self::RoleUnknown { .. } => Weight::Reported,
             Self::Selector
             | Self::RevisionUnreadable { .. }
@@ -328,6 +348,24 @@ impl fmt::Display for Cause {
                     f,
                     "the role of pod {pod} is unknown, and the update goes by roles"
                 )
+            }
+            Self::LaterStep { limit: 1 } => write!(f, "the present step updates 1 pod"),
+            Self::LaterStep { limit } => write!(f, "the present step updates {limit} pods"),
+            Self::RolloutPaused {
+                revision,
+                step,
+                steps,
+                until,
+                ..
+            } => {
+                write!(
+                    f,
+                    "the rollout of {revision} pauses after step {step} of {steps}"
+                )?;
+                match until {
+                    Some(until) => write!(f, ", until {until:.0}"),
+                    None => write!(f, ", until it is approved"),
+                }
             }
             Self::HookRuns {
                 pod,

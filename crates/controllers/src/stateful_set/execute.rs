@@ -22,7 +22,7 @@ use kube_api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
 use object_model::{IncompleteMetadata, ObjectKey, ResourceVersion, Uid};
 use process_telemetry::polls::spend;
 use resource_kinds::MetadataIdentity;
-use resource_kinds::annotations::{PURPOSE, REJECTED};
+use resource_kinds::annotations::{PURPOSE, REJECTED, ROLLOUT_STEP};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::stateful_set as reasons;
 
@@ -331,6 +331,11 @@ impl<'a> Run<'a> {
                 let meta = json!({ "uid": uid, "annotations": { REJECTED: text } });
                 let patch = Patch::Merge(json!({ "metadata": meta }));
                 patched(&self.revisions, name, patch, "reject revision").await
+            }
+            StatefulSetAction::RecordStep { name, uid, record } => {
+                let meta = json!({ "uid": uid, "annotations": { ROLLOUT_STEP: record.text() } });
+                let patch = Patch::Merge(json!({ "metadata": meta }));
+                patched(&self.revisions, name, patch, "record step").await
             }
             StatefulSetAction::CreateClaim(claim) => {
                 let owners = claim.metadata.owner_references.as_deref();

@@ -71,7 +71,7 @@ impl controller_framework::Controller for StatefulSets {
         let mut policies = self.observer.policies.policies.subscribe();
         loop {
             let keys: Vec<ObjectKey> = tokio::select! {
-                Some(change) = sets.next() => key_if_relevant(&change).into_iter().collect(),
+                Some(change) = sets.next() => self.keys_of_set(&change),
                 Some(change) = pods.next() => {
                     self.feed_pod(queue, &change);
                     continue;
@@ -124,6 +124,19 @@ impl controller_framework::Controller for StatefulSets {
 }
 
 impl StatefulSets {
+    /// The sets affected by a change of a set: those that share a guard with it count its replicas.
+    fn keys_of_set(&self, change: &ObjectChange<StatefulSet>) -> Vec<ObjectKey> {
+        let mut keys: Vec<_> = key_if_relevant(change).into_iter().collect();
+        let is_same_for_guards = matches!(change, ObjectChange::Applied(new, Some(old))
+            if new.spec == old.spec && new.metadata.labels == old.metadata.labels);
+        if !is_same_for_guards {
+            let namespace = change.object().metadata.namespace.as_deref();
+            let policies = &self.observer.policies;
+            keys.extend(policies.sets_in_groups(namespace.unwrap_or_default()));
+        }
+        keys
+    }
+
     /// Queues the sets affected by a change of a pod, at the time at which their plan may act on the change.
     fn feed_pod(&self, queue: &Queue<ObjectKey>, change: &ObjectChange<PodView>) {
         let urgency = PlanUrgency::of(change);
@@ -135,6 +148,13 @@ impl StatefulSets {
             keys.extend(self.observer.sets_of(&OwnedObject::of_pod(previous)));
         }
         keys.dedup();
+        if matches!(urgency, PlanUrgency::Readiness | PlanUrgency::Now) {
+            let others = keys.iter();
+            let others = others.flat_map(|key| self.observer.policies.sets_in_group_with(key));
+            for key in others {
+                queue.add(key);
+            }
+        }
         for key in keys {
             let of_status = match urgency {
                 PlanUrgency::WithStatus if !self.observer.counts_decide(&key) => {

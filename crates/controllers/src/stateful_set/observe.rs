@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use controller_framework::{Cache, Index, object_key};
-use controller_planners::stateful_set::{self, Observed, identity};
+use controller_planners::stateful_set::{self, GroupMember, Observed, identity};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use object_model::ObjectKey;
 use resource_kinds::MetadataIdentity;
 use resource_kinds::pod_view::PodView;
-use resource_kinds::stateful_set_policy::removed_claim_templates;
+use resource_kinds::stateful_set_policy::{in_force, removed_claim_templates};
 
 use super::execute::Error;
 use super::policies::Policies;
@@ -89,9 +89,21 @@ impl Observer {
                 claims.insert(claim.metadata.object_name()?.to_owned(), claim);
             }
         }
-        let policy = self.policies.of(key, set.metadata.labels.as_ref())?;
+        let policies = self.policies.in_namespace(&key.namespace)?;
+        let policy = in_force(&key.name, set.metadata.labels.as_ref(), &policies).cloned();
+        let group = GroupMember::others(
+            &key.name,
+            policy.as_deref(),
+            || self.sets.list_in(&key.namespace),
+            &policies,
+            |set| {
+                let uid = set.metadata.uid.as_deref().unwrap_or_default();
+                self.pods_by.get(&owned_by(uid))
+            },
+        );
         Ok(Some(Observed {
             set,
+            group,
             pods,
             revisions: revisions.into_values().collect(),
             claims,

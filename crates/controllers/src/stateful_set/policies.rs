@@ -7,7 +7,7 @@ use controller_framework::{Cache, ObjectChange, object_key};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use object_model::ObjectKey;
-use resource_kinds::stateful_set_policy::{DEFINITION, StatefulSetPolicy, in_force};
+use resource_kinds::stateful_set_policy::{DEFINITION, StatefulSetPolicy, in_force, sets_of_group};
 
 use crate::Context;
 
@@ -67,7 +67,41 @@ impl Policies {
         ))
     }
 
-    /// The sets that a changed policy concerns, or concerned.
+    /// The other sets that share the guard of a set: a healthy pod of the set may release their pods.
+    pub fn sets_in_group_with(&self, key: &ObjectKey) -> Vec<ObjectKey> {
+        let policies = self.policies.list_in(&key.namespace);
+        if policies.iter().all(|policy| policy.group().is_none()) {
+            return Vec::new();
+        }
+        let set = self.sets.get_key(key);
+        let labels = set.as_ref().and_then(|set| set.metadata.labels.as_ref());
+        let policy = in_force(&key.name, labels, &policies);
+        let Some(group) = policy.and_then(|policy| policy.group()) else {
+            return Vec::new();
+        };
+        let sets = self.sets.list_in(&key.namespace);
+        let sets = sets_of_group(group, sets, |set| labelled(set), &policies).into_iter();
+        let keys = sets.map(|(set, _)| object_key(&*set));
+        keys.filter(|other| other != key).collect()
+    }
+
+    /// The sets of a namespace that share a guard with others: the groups may be others after a change of a set or of
+    /// a policy.
+    pub fn sets_in_groups(&self, namespace: &str) -> Vec<ObjectKey> {
+        let policies = self.policies.list_in(namespace);
+        if policies.iter().all(|policy| policy.group().is_none()) {
+            return Vec::new();
+        }
+        let sets = self.sets.list_in(namespace).into_iter();
+        let grouped = sets.filter(|set| {
+            let (name, labels) = labelled(set);
+            let policy = in_force(name, labels, &policies);
+            policy.is_some_and(|policy| policy.group().is_some())
+        });
+        grouped.map(|set| object_key(&*set)).collect()
+    }
+
+    /// The sets that a changed policy concerns, or concerned, and those that share a guard.
     pub fn sets_of(&self, change: &ObjectChange<StatefulSetPolicy>) -> Vec<ObjectKey> {
         let new = change.object();
         let old = match change {
@@ -79,12 +113,19 @@ impl Policies {
         }
         let namespace = new.metadata.namespace.as_deref().unwrap_or_default();
         let concerns = |set: &StatefulSet| {
-            let name = set.metadata.name.as_deref().unwrap_or_default();
-            let labels = set.metadata.labels.as_ref();
+            let (name, labels) = labelled(set);
             new.concerns(name, labels) || old.is_some_and(|old| old.concerns(name, labels))
         };
         let sets = self.sets.list_in(namespace).into_iter();
         let sets = sets.filter(|set| concerns(set));
-        sets.map(|set| object_key(&*set)).collect()
+        let mut keys: Vec<_> = sets.map(|set| object_key(&*set)).collect();
+        keys.extend(self.sets_in_groups(namespace));
+        keys
     }
+}
+
+/// The name and the labels of a set.
+fn labelled(set: &StatefulSet) -> (&str, Option<&BTreeMap<String, String>>) {
+    let name = set.metadata.name.as_deref().unwrap_or_default();
+    (name, set.metadata.labels.as_ref())
 }

@@ -2,11 +2,15 @@
 
 use std::sync::{Arc, LazyLock};
 
-use controller_planners::stateful_set::{Cause, Observed, invariants, plan, revisions};
+use controller_planners::stateful_set::{
+    Cause, Observed, StatefulSetPlan, invariants, plan, revisions,
+};
 use jiff::Timestamp;
 use json_tree::{Value, json};
 use resource_kinds::Kind;
-use resource_kinds::annotations::{REJECTED, REMOVED_CLAIM_TEMPLATES, TEMPLATE_METADATA};
+use resource_kinds::annotations::{
+    APPROVED_STEP, REJECTED, REMOVED_CLAIM_TEMPLATES, ROLLOUT_STEP, TEMPLATE_METADATA,
+};
 use resource_kinds::apps::StatefulSet;
 
 use super::Target;
@@ -29,6 +33,7 @@ pub const CLAIM_TEMPLATES: Target = Target {
     seeds: &[
         br#"[{"metadata":{"name":"log"},"spec":{"accessModes":["ReadWriteOnce"]}}]"#,
         br#"{"labels":{"chart":"1"},"annotations":{"note":"n"}}"#,
+        br#"{"revision":2,"passed":1,"reached":"1970-01-01T00:00:00Z"}"#,
         br#"{"at":"2026-12-01T00:00:00Z","pod":"db-0","uid":"u","reason":"r","message":"m"}"#,
     ],
     words: &[
@@ -48,6 +53,7 @@ pub const CLAIM_TEMPLATES: Target = Target {
             removed(text);
             recorded(text);
             rejected(text);
+            stepped(text);
         }
     },
 };
@@ -70,9 +76,27 @@ fn removed(text: &str) {
 
 /// The plan for a set whose revision has the text as evidence against it.
 fn rejected(text: &str) {
+    let plan = rollout(json!({"onFailure": "Rollback"}), json!({ REJECTED: text }));
+    let waits = plan.waiting_on.iter();
+    let is_rejected = waits.map(|waiting| &waiting.cause);
+    let mut is_rejected =
+        is_rejected.filter(|cause| matches!(cause, Cause::RevisionRejected { .. }));
+    // Evidence that cannot be read is evidence.
+    assert!(is_rejected.next().is_some());
+}
+
+/// The plan for a set whose revision has the text as the progress of its steps, and as an approval.
+fn stepped(text: &str) {
+    let steps = json!([{"pods": 1, "pause": {"untilApproved": true}}]);
+    let annotations = json!({ ROLLOUT_STEP: text, APPROVED_STEP: text });
+    rollout(json!({ "steps": steps }), annotations);
+}
+
+/// The plan for a set in a rollout with these rules, whose revision has these annotations.
+fn rollout(rules: Value, annotations: Value) -> StatefulSetPlan {
     let mut set = SET.clone();
     set["status"] = json!({"replicas": 0, "currentRevision": "db-old"});
-    let policy = json!({"spec": {"setRef": {"name": "db"}, "rollout": {"onFailure": "Rollback"}}});
+    let policy = json!({"spec": {"setRef": {"name": "db"}, "rollout": rules}});
     let mut observed = Observed {
         set: Arc::new(json_tree::from_value(set).expect("a set")),
         policy: Some(Arc::new(json_tree::from_value(policy).expect("a policy"))),
@@ -91,18 +115,13 @@ fn rejected(text: &str) {
     let old = serde_json::json!({"spec": {"template": {}}});
     observed.revisions = vec![
         revision("db-old", 1, &old, Value::Null),
-        revision("db-new", 2, &data, json!({REJECTED: text})),
+        revision("db-new", 2, &data, annotations),
     ];
     let now = Timestamp::UNIX_EPOCH;
     let plan = plan(&observed, now).expect("complete identities");
     let broken = invariants::violations(&observed, &plan, now);
     assert_eq!(broken, Vec::<String>::new());
-    let waits = plan.waiting_on.iter();
-    let is_rejected = waits.map(|waiting| &waiting.cause);
-    let mut is_rejected =
-        is_rejected.filter(|cause| matches!(cause, Cause::RevisionRejected { .. }));
-    // Evidence that cannot be read is evidence.
-    assert!(is_rejected.next().is_some());
+    plan
 }
 
 /// The plan for a set and a claim with the text as their records.

@@ -102,7 +102,8 @@ impl Builder {
             pods: pods.collect(),
             revisions: revisions.collect(),
             claims: claims.collect(),
-            policy: policy::policy(set.spec),
+            group: policy::other_set(&self.world, set.spec, objects.healthy_others),
+            policy: policy::policy(set.spec, self.world.others > 0),
             refused: Vec::new(),
         }
     }
@@ -365,6 +366,8 @@ impl Builder {
                 version: id_of_version(*version)?,
                 edit: claims::change(edit)?,
             },
+            // No world has steps.
+            StatefulSetAction::RecordStep { .. } => return None,
             StatefulSetAction::RejectRevision {
                 name,
                 uid,

@@ -14,6 +14,7 @@ pub fn all() -> Vec<World> {
     worlds.extend(limited_rollouts());
     worlds.extend(policies::verdicts());
     worlds.extend(policies::guard_checks());
+    worlds.extend(policies::groups());
     worlds.extend(claims());
     worlds.extend(policies::claim_edits());
     worlds.extend(nodes_and_owners());

@@ -171,6 +171,34 @@ pub(super) fn guard_checks() -> Vec<World> {
     ]
 }
 
+/// Two sets that share a guard.
+pub(super) fn groups() -> Vec<World> {
+    let shared = |world: World| {
+        world.settled(2).with(|world| {
+            world.others = 2;
+            world.spec.min_healthy = 3;
+        })
+    };
+    vec![
+        shared(plain(
+            "group",
+            "pods of two sets go one after the other, whoever evicts",
+        ))
+        .edits(templates(&[0, 1]))
+        .faults(&[Fault::Evict, Fault::EvictOther, Fault::OtherFails])
+        .budget(budget(1, 3, 0, 0, 0)),
+        shared(plain(
+            "group-lagging",
+            "the same at once, with watches behind",
+        ))
+        .parallel()
+        .edits(templates(&[0, 1]))
+        .faults(&[Fault::EvictOther, Fault::Unready])
+        .budget(budget(1, 1, 0, 1, 0))
+        .with(|world| world.max_unavailable = Some(2)),
+    ]
+}
+
 /// Claims that follow edits of their template.
 pub(super) fn claim_edits() -> Vec<World> {
     let sizes = |sizes: &[u8]| sizes.iter().copied().map(Edit::ClaimSize).collect();

@@ -70,6 +70,30 @@ fn a_result_by_name_is_detected() {
     );
 }
 
+/// rollouts.md R28: the pods of the other set count, whatever their state is.
+#[test]
+fn a_group_that_is_taken_for_healthy_is_detected() {
+    let input = |observed: &mut Observed| {
+        let others = observed.group.iter_mut();
+        for pod in others.flat_map(|other| &mut other.pods) {
+            for condition in &mut Arc::make_mut(pod).conditions {
+                *condition = Condition::new(condition.kind(), "True", condition.since);
+            }
+        }
+    };
+    check_detects(world("group"), with_input(input), "the guard is broken");
+}
+
+/// rollouts.md R28: an eviction of the other set counts its own pods alone.
+#[test]
+fn an_eviction_that_does_not_count_the_group_is_detected() {
+    check_detects(
+        world("group"),
+        without_guard(|guards| guards.eviction_counts = false),
+        "fewer healthy pods than the guard demands",
+    );
+}
+
 /// rollouts.md R29: a pod that fails the health check counts as healthy.
 #[test]
 fn an_ignored_health_check_is_detected() {

@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use resource_kinds::reasons::pod_condition::{HEALTHY, RECOVERED};
+use resource_kinds::reasons::pod_condition::{HEALTHY, HOOK_DONE, RECOVERED};
 use resource_kinds::stateful_set_policy::CheckKind;
 
 use crate::input::PodInput;
@@ -29,7 +29,7 @@ use container_status::{StatusInput, container_status};
 use phase::{FinalStatus, PhaseInput};
 
 /// Condition types that the node agent sets.
-pub const OWN_CONDITIONS: [&str; 10] = [
+pub const OWN_CONDITIONS: [&str; 11] = [
     "PodReadyToStartContainers",
     "Initialized",
     "Ready",
@@ -40,6 +40,7 @@ pub const OWN_CONDITIONS: [&str; 10] = [
     RESTARTING,
     HEALTHY,
     RECOVERED,
+    HOOK_DONE,
 ];
 
 /// The condition of a pod whose requested resources the node cannot allocate now.

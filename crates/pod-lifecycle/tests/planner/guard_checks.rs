@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use json_tree::json;
 use pod_lifecycle::record::probes::ProbeOutcome;
 use pod_lifecycle::spec::ProbeKind;
+use pod_lifecycle::status::OWN_CONDITIONS;
 use resource_kinds::stateful_set_policy::{
     CheckKind, GuardCheck, HookPurpose, PodHold, PolicyHook,
 };
@@ -125,6 +126,15 @@ fn a_hook_runs_until_it_succeeds() {
     harness.pass(10);
     let done = format!("True {}", second.id);
     assert_eq!(harness.condition("mainstay.dev/HookDone"), done);
+}
+
+/// rollouts.md R23, R29: the agent writes the conditions of all checks.
+#[test]
+fn the_condition_of_each_check_is_the_agents() {
+    for kind in CheckKind::ALL {
+        let condition = kind.condition();
+        assert!(OWN_CONDITIONS.contains(&condition), "{condition}");
+    }
 }
 
 /// rollouts.md R22: without an action, nobody but a person answers.

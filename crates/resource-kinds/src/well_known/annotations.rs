@@ -76,6 +76,10 @@ pub const UNUSED_SINCE: &str = "apps.mainstay.dev/unused-since";
 pub const GROWN_AT: &str = "apps.mainstay.dev/grown-at";
 /// The evidence against a ControllerRevision whose rollout failed, as JSON.
 pub const REJECTED: &str = "apps.mainstay.dev/rejected";
+/// The progress of the steps of a rollout, on its ControllerRevision, as JSON.
+pub const ROLLOUT_STEP: &str = "apps.mainstay.dev/rollout-step";
+/// The approval of a step of a rollout, on its ControllerRevision: the number of the revision and that of the step.
+pub const APPROVED_STEP: &str = "apps.mainstay.dev/approved-step";
 /// The number of the schema in a CustomResourceDefinition of mainstay: a server renews a schema with a lower number.
 pub const SCHEMA_NUMBER: &str = "apps.mainstay.dev/schema-number";
 /// The purpose of an Eviction by the controller of a set. PodDisruptionBudgets do not hold such an eviction.

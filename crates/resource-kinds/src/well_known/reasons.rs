@@ -88,6 +88,7 @@ pub mod stateful_set {
     pub const REVISION_REJECTED: &str = "RevisionRejected";
     /// The guard of the set's policy holds the deletion of pods.
     pub const GUARD_HOLDS: &str = "GuardHolds";
+    pub const ROLLOUT_PAUSED: &str = "RolloutPaused";
     pub const HOOK_RUNNING: &str = "HookRunning";
     pub const HOOK_TIMED_OUT: &str = "HookTimedOut";
     /// The claims are as their templates say.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use object_model::IncompleteMetadata;
-use resource_kinds::annotations::HOOK;
+use resource_kinds::annotations::{APPROVED_STEP, HOOK};
 use resource_kinds::labels;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::stateful_set_policy::{PodHold, Purpose};
@@ -209,6 +209,8 @@ impl Run {
             let causes = next.waiting_on;
             if let Some(at) = environment::next_available(&self.objects, self.now) {
                 self.now = at;
+            } else if self.approve(&causes) {
+                continue;
             } else if !self.troubled.is_empty() && !causes.is_empty() {
                 self.await_recovery(&causes)?;
             } else if let Some(wait) = next.requeue_after.filter(|_| idle_plans < IDLE_PLANS_MAX) {
@@ -318,6 +320,7 @@ impl Run {
             | StatefulSetAction::CreateRevision(_)
             | StatefulSetAction::RenumberRevision { .. }
             | StatefulSetAction::DeleteRevision { .. }
+            | StatefulSetAction::RecordStep { .. }
             | StatefulSetAction::SetClaimOwners { .. }
             | StatefulSetAction::LabelPod { .. } => return Ok(None),
         }))
@@ -351,6 +354,28 @@ impl Run {
         let is_changed = !passed.changed.is_empty();
         self.round += usize::from(is_changed);
         Ok(is_changed)
+    }
+
+    /// Approves the step for which the rollout pauses, or lets the time of the pause pass. Returns whether it pauses.
+    fn approve(&mut self, causes: &[Waiting]) -> bool {
+        let paused = causes.iter().find_map(|waiting| match &waiting.cause {
+            Cause::RolloutPaused {
+                revision, approval, ..
+            } => Some((revision, approval, waiting)),
+            _ => None,
+        });
+        let Some((name, approval, waiting)) = paused else {
+            return false;
+        };
+        let Some(revision) = self.objects.revisions.get_mut(name) else {
+            return false;
+        };
+        let annotations = revision.metadata.annotations.get_or_insert_default();
+        annotations.insert(APPROVED_STEP.to_owned(), approval.clone());
+        let causes = vec![waiting.cause.clone()];
+        self.step(RolloutChange::Wait { causes });
+        self.round += 1;
+        true
     }
 
     /// Makes the pods and volumes available that are not so at the start.

@@ -9,11 +9,12 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use object_model::Uid;
-use resource_kinds::annotations::REJECTED;
+use resource_kinds::annotations::{REJECTED, ROLLOUT_STEP};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::stateful_set_policy::StatefulSetPolicy;
 
 use super::super::claim_edits::ClaimEdit;
+use super::super::group::GroupMember;
 use super::super::identity;
 use super::super::observed::{Observed, Refused};
 use super::super::plan::StatefulSetAction;
@@ -25,6 +26,8 @@ pub struct Objects {
     pub set: StatefulSet,
     /// The policy that is in force for the set.
     pub policy: Option<Arc<StatefulSetPolicy>>,
+    /// The other sets that share the guard of the policy. Their pods stay as they are.
+    pub group: Vec<GroupMember>,
     /// By name: at least the pods that [`Observed::pods`] has.
     pub pods: BTreeMap<String, Pod>,
     pub claims: BTreeMap<String, PersistentVolumeClaim>,
@@ -69,6 +72,7 @@ impl Objects {
             revisions: self.revisions.values().cloned().map(Arc::new).collect(),
             claims,
             policy: self.policy.clone(),
+            group: self.group.clone(),
             refused: self.refused.clone(),
         }
     }
@@ -113,6 +117,11 @@ impl Objects {
                 let meta = &mut find(&mut self.revisions, name)?.metadata;
                 let annotations = meta.annotations.get_or_insert_default();
                 annotations.insert(REJECTED.to_owned(), text);
+            }
+            StatefulSetAction::RecordStep { name, record, .. } => {
+                let meta = &mut find(&mut self.revisions, name)?.metadata;
+                let annotations = meta.annotations.get_or_insert_default();
+                annotations.insert(ROLLOUT_STEP.to_owned(), record.text());
             }
             StatefulSetAction::CreateClaim(claim) => {
                 let mut claim = (**claim).clone();

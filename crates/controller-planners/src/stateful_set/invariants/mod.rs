@@ -11,6 +11,7 @@ mod order;
 mod pods;
 mod policy_order;
 mod status;
+mod steps;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -25,6 +26,7 @@ use super::observed::{Observed, ParsedSet, Strategy};
 use super::plan::{StatefulSetAction, StatefulSetPlan};
 use super::revisions::{self, RevisionName};
 use super::waiting::Waiting;
+use steps::StepFacts;
 
 /// The facts that the rules check.
 struct Facts<'f, 'w> {
@@ -40,6 +42,8 @@ struct Facts<'f, 'w> {
     deleted: Vec<&'f Member<'w>>,
     /// The order of the policy; empty without an order.
     order: &'f [OrderKey],
+    /// Whether the present step of the rollout has all its pods.
+    is_step_full: bool,
 }
 
 /// The rules that a plan violates; empty if the plan violates no rule.
@@ -52,19 +56,34 @@ pub fn violations(observed: &Observed, plan: &StatefulSetPlan, now: Timestamp) -
     let is_deleted = |member: &&Member<'_>| names.iter().any(|(name, _)| *name == member.name());
     let update = update_revision(&parsed).or_else(|| planned_revision(plan));
     let rejected = rejection(&parsed, update.as_ref(), plan);
+    let deleted: Vec<&Member<'_>> = parsed.all().filter(is_deleted).collect();
+    let created = created(plan);
+    let target = match rejected {
+        Some(OnFailure::Rollback) => current_revision(&parsed),
+        _ => update,
+    };
+    let steps = StepFacts {
+        parsed: &parsed,
+        plan,
+        current: current_revision(&parsed),
+        update: target.clone(),
+        is_rejected: rejected.is_some(),
+        created: &created,
+        deleted: &deleted,
+    };
+    let is_step_full = steps::is_full(&steps);
+    let mut violations = Vec::new();
+    steps::are_kept(&steps, &mut violations);
     let facts = Facts {
         parsed: &parsed,
         plan,
-        update: match rejected {
-            Some(OnFailure::Rollback) => current_revision(&parsed),
-            _ => update,
-        },
+        update: target,
         rejected,
-        created: created(plan),
-        deleted: parsed.all().filter(is_deleted).collect(),
+        created: created.clone(),
+        deleted: deleted.clone(),
         order: observed.rollout().map_or(&[], |rules| &rules.order),
+        is_step_full,
     };
-    let mut violations = Vec::new();
     pods::names_are_free(&facts, &mut violations);
     pods::deletions_are_justified(&facts, &mut violations);
     pods::revisions_are_right(&facts, &mut violations);

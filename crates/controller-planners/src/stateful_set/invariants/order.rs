@@ -126,7 +126,9 @@ fn desired_pod(
         }
         return;
     }
-    if parsed.spec.ordered && !parsed.condemned.is_empty() {
+    // A stuck pod may be not ready because of its hook as well.
+    let is_stuck = recovers && member.ready_since.is_none();
+    if parsed.spec.ordered && !parsed.condemned.is_empty() && !is_stuck {
         violations.push(format!("{name} is updated before surplus pods are gone"));
     }
     let left = parsed

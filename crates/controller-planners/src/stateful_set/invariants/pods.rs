@@ -104,6 +104,10 @@ pub(super) fn revisions_are_right(facts: &Facts<'_, '_>, violations: &mut Vec<St
             Strategy::RollingUpdate(Some(_)) if !is_updatable(parsed, ordinal) => {
                 current.or(update.map(RevisionName::as_str))
             }
+            // A pod beyond the present step (rollouts.md R8).
+            Strategy::RollingUpdate(_) if Some(label.as_str()) == current && facts.is_step_full => {
+                current
+            }
             // The number of current pods decides which pods keep the current revision (statefulset.md 5.9).
             Strategy::RollingUpdate(None) if Some(label.as_str()) == current => current,
             _ => update.map(RevisionName::as_str),

@@ -41,7 +41,8 @@ impl DerefMut for Cluster {
 impl Cluster {
     pub fn new(situation: &str) -> Self {
         let observed = situation::parse(situation);
-        let objects = Objects::of((*observed.set).clone(), observed.policy);
+        let mut objects = Objects::of((*observed.set).clone(), observed.policy);
+        objects.group = observed.group;
         let mut cluster = Self {
             objects,
             now: situation::now(),

@@ -7,6 +7,7 @@ use jiff::SignedDuration;
 use json_tree::json;
 use k8s_openapi::api::core::v1::PodCondition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use resource_kinds::pod_view::Condition;
 
 use super::cluster::{Cluster, set_ready};
 use super::situation::{describe, now, parse};
@@ -149,6 +150,52 @@ fn an_announced_deletion_counts_for_a_while() {
     cluster.now += SignedDuration::from_mins(2);
     cluster.step();
     assert_eq!(cluster.log, ["-web-2"]);
+}
+
+/// rollouts.md R28: the sets of a group share one guard, and the strictest policy decides.
+#[test]
+fn the_pods_of_a_group_count_together() {
+    let set = format!("set replicas=3 guard=Quorum group=bank template=b current=a\n{THREE} b=2");
+    let after = |others: &str| {
+        let mut cluster = Cluster::new(&format!("{set}\n{others}"));
+        let plan = cluster.step();
+        (cluster.log.join(" "), held(&plan).join(" "))
+    };
+    let free = |others| assert_eq!(after(others), ("-web-2".to_owned(), String::new()));
+    free("other cache guard=Quorum replicas=3 ready=3");
+    free("other cache guard=Quorum replicas=3 ready=2");
+    let (log, text) = after("other cache guard=Quorum replicas=3 ready=1");
+    let expected = "the guard of StatefulSetPolicy p holds pod web-2: 4 of 6 pods of group bank must stay \
+                    healthy, and 4 are; StatefulSet cache has 1 of 3";
+    assert_eq!((log.as_str(), text.as_str()), ("", expected));
+    // The policy of the other set is stricter.
+    let (log, text) = after("other cache guard=100% replicas=1 ready=1");
+    assert_eq!(log, "");
+    assert!(
+        text.contains("4 of 4 pods of group bank must stay healthy"),
+        "{text}"
+    );
+    // A larger group tolerates more.
+    free("other cache guard=Quorum replicas=1 ready=0\nother log guard=1 replicas=3 ready=3");
+}
+
+/// rollouts.md R28, R29: an announced deletion in another set of the group counts, and wakes this set.
+#[test]
+fn an_announced_deletion_in_the_group_counts_for_a_while() {
+    let set = "set replicas=1 guard=3 group=bank template=b current=a";
+    let text = "revisions a=1 b=2\npod 0 ready a\nother cache guard=3 replicas=3 ready=3";
+    let mut cluster = Cluster::new(&format!("{set}\n{text}"));
+    let now = cluster.now;
+    let pod = &mut cluster.group[0].pods[0];
+    let mut conditions = pod.conditions.to_vec();
+    conditions.push(Condition::new("DisruptionTarget", "True", Some(now)));
+    Arc::make_mut(pod).conditions = conditions.into();
+    let plan = cluster.step();
+    assert_eq!(held(&plan).len(), 1, "{}", describe(&plan));
+    assert_eq!(plan.requeue_after, Some(std::time::Duration::from_mins(2)));
+    cluster.now += SignedDuration::from_mins(2);
+    cluster.step();
+    assert_eq!(cluster.log, ["-web-0"]);
 }
 
 fn with_checks(cluster: &mut Cluster) {

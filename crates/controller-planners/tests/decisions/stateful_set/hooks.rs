@@ -259,3 +259,26 @@ fn a_rollback_has_its_own_hooks() {
     cluster.settle();
     assert_eq!(cluster.log, ["leave web-1", "-web-1", "+web-1:a"]);
 }
+
+/// rollouts.md R22: a stuck pod whose hook is done is replaced, also while a surplus pod is emptied.
+#[test]
+fn a_stuck_pod_goes_after_its_hook() {
+    let hooks = "hooks=drain:Update+ScaleDown claims=www claim-updates=InPlace";
+    let pods = "revisions a=1\npod 0 running a hold=Update done\npod 1 ready a";
+    let mut cluster = Cluster::new(&format!("set replicas=1 {hooks}\n{pods}"));
+    cluster.step();
+    assert_eq!(cluster.log, ["drain web-1", "-web-0"]);
+}
+
+/// rollouts.md R23: a hook that is done gives no place beside the budget, and none before its turn.
+#[test]
+fn a_held_pod_waits_for_its_turn() {
+    let pods = "revisions a=1 b=2\npod 0 ready a\npod 1 ready b hold=Update done\npod 2 ready b";
+    let set = "set replicas=3 template=a current=a max=1 hooks=drain:Update";
+    let mut cluster = Cluster::new(&format!("{set}\n{pods}"));
+    plans(&mut cluster);
+    assert_eq!(cluster.log, ["drain web-2"]);
+    cluster.settle();
+    let expected = ["-web-2", "+web-2:a", "-web-1", "+web-1:a"];
+    assert_eq!(cluster.log[1..], expected);
+}

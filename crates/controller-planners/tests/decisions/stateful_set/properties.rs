@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use controller_planners::stateful_set::{invariants, plan};
+use controller_planners::stateful_set::{Observed, invariants, plan};
 use jiff::Timestamp;
 use proptest::prelude::*;
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use resource_kinds::stateful_set_policy::StatefulSetPolicy;
 
 use super::cluster::Cluster;
 use super::situation::{describe, now, parse};
@@ -36,6 +39,7 @@ fn flags() -> impl Strategy<Value = String> {
         "scale-down=what",
         "guard=Quorum",
         "guard=60%",
+        "guard=Quorum group=bank",
         "on-failure=Hold",
         "on-failure=Rollback",
         "guard=Quorum on-failure=Rollback",
@@ -45,6 +49,8 @@ fn flags() -> impl Strategy<Value = String> {
         "order=zone,last:leader default-role=replica on-failure=Rollback",
         "order=zone,ordinals:0+2 guard=Quorum",
         "hooks=drain:Update+ScaleDown+Evict cancel",
+        "steps=1:5,50%,2:3",
+        "steps=50%:2,1 on-failure=Rollback guard=Quorum",
         "hooks=drain:Update+Rollback+ScaleDown,leave:ScaleDown guard=Quorum on-failure=Rollback",
         "hooks=drain:Update,leave:Update+ScaleDown order=last:leader default-role=replica proceed",
         "hooks=drain:Update+ScaleDown recreate on-failure=Hold",
@@ -135,8 +141,49 @@ fn history() -> impl Strategy<Value = String> {
     prop::sample::select(all).prop_map(str::to_owned)
 }
 
+/// Another set of the group; of no effect for a set without a group.
+fn others() -> impl Strategy<Value = String> {
+    let all = vec![
+        "",
+        "",
+        "other cache guard=Quorum replicas=3 ready=3\n",
+        "other cache guard=60% replicas=5 ready=3\n",
+        "other cache guard=1 replicas=2 ready=0\nother log guard=Quorum replicas=1 ready=1\n",
+    ];
+    prop::sample::select(all).prop_map(str::to_owned)
+}
+
 fn situation() -> impl Strategy<Value = String> {
-    (set(), pods(), claims(), history()).prop_map(|(s, p, c, h)| format!("{s}{p}{c}{h}"))
+    let all = (set(), pods(), claims(), history(), others());
+    all.prop_map(|(s, p, c, h, o)| {
+        // The other sets are those of the group of the set.
+        let others = if s.contains("group=bank") {
+            o
+        } else {
+            String::new()
+        };
+        format!("{s}{p}{c}{h}{others}")
+    })
+}
+
+/// Whether no healthy pod of a set at its goal may go: the guard needs every pod, or as many as the other sets of its
+/// group leave.
+fn is_closed(observed: &Observed) -> bool {
+    let guard = |policy: &Arc<StatefulSetPolicy>| policy.spec.guard.clone();
+    let replicas = |set: &StatefulSet| {
+        let replicas = set.spec.as_ref().and_then(|spec| spec.replicas);
+        replicas.map_or(1, i64::from)
+    };
+    let own = observed.policy.as_ref().and_then(guard);
+    let others = observed.group.iter();
+    let guards = others.clone().filter_map(|other| guard(&other.policy));
+    let all = replicas(&observed.set) + others.clone().map(|o| replicas(&o.set)).sum::<i64>();
+    let down = others.map(|o| replicas(&o.set) - i64::try_from(o.pods.len()).unwrap());
+    let up = all - down.sum::<i64>();
+    let needed = guards
+        .chain(own.clone())
+        .map(|guard| guard.min_healthy.of(all));
+    own.is_some() && needed.max().is_some_and(|needed| needed >= up)
 }
 
 proptest! {
@@ -206,10 +253,7 @@ proptest! {
         }));
         cluster.settle();
         let observed = cluster.observed();
-        // A guard that needs every pod holds all updates.
-        let guard = observed.policy.as_ref().and_then(|policy| policy.spec.guard.as_ref());
-        let replicas = observed.set.spec.as_ref().and_then(|spec| spec.replicas).map_or(1, i64::from);
-        let is_closed = guard.is_some_and(|guard| guard.min_healthy.of(replicas) >= replicas);
+        let is_closed = is_closed(&observed);
         let is_at_goal = invariants::goal_reached(&observed, cluster.now);
         prop_assert!(is_at_goal || is_closed, "{}", cluster.shows());
         prop_assert!(cluster.step().is_idle());

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use controller_planners::stateful_set::{
-    ActionKind, ActionTarget, ClaimEdit, Observed, Refused, StatefulSetAction, StatefulSetPlan,
-    identity, revisions,
+    ActionKind, ActionTarget, ClaimEdit, GroupMember, Observed, Refused, StatefulSetAction,
+    StatefulSetPlan, identity, revisions,
 };
 use jiff::{SignedDuration, Timestamp};
 use json_tree::{Value, json};
@@ -15,7 +15,8 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetSta
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use resource_kinds::pod_view::PodView;
-use resource_kinds::stateful_set_policy::StatefulSetPolicy;
+
+use super::policy_words::policy;
 
 pub const SET_UID: &str = "uid-web";
 
@@ -65,20 +66,20 @@ fn owner(api: &str, kind: &str, name: &str, uid: &str) -> Value {
 }
 
 /// Words of the form `key` or `key=value`.
-struct Words<'a>(Vec<&'a str>);
+pub struct Words<'a>(Vec<&'a str>);
 
 impl<'a> Words<'a> {
-    fn has(&self, word: &str) -> bool {
+    pub fn has(&self, word: &str) -> bool {
         self.0.contains(&word)
     }
 
-    fn get(&self, key: &str) -> Option<&'a str> {
+    pub fn get(&self, key: &str) -> Option<&'a str> {
         self.0
             .iter()
             .find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
     }
 
-    fn number(&self, key: &str) -> Option<i64> {
+    pub fn number(&self, key: &str) -> Option<i64> {
         self.get(key).map(|text| text.parse().unwrap())
     }
 }
@@ -112,6 +113,7 @@ pub fn parse(text: &str) -> Observed {
             "pod" => observed
                 .pods
                 .push(Arc::new(PodView::try_from(&pod(&words)).unwrap())),
+            "other" => observed.group.push(other(&words)),
             "claim" => {
                 let claim = claim(&words);
                 let name = claim.metadata.name.clone().unwrap();
@@ -232,61 +234,31 @@ fn set(words: &Words<'_>) -> StatefulSet {
     json_tree::from_value(set).unwrap()
 }
 
-/// A policy with a guard of that `minHealthy`, and with that answer to a rollout that fails.
-fn policy(words: &Words<'_>) -> Option<Arc<StatefulSetPolicy>> {
-    let (min_healthy, on_failure) = (words.get("guard"), words.get("on-failure"));
-    let mut spec = json!({ "setRef": { "name": "web" } });
-    if let Some(text) = min_healthy {
-        let number = text.parse::<i64>();
-        spec["guard"]["minHealthy"] = number.map_or_else(|_| Value::from(text), Value::from);
+/// `other cache guard=Quorum replicas=3 ready=2`: another set of the group `bank`, with that number of ready pods.
+fn other(words: &Words<'_>) -> GroupMember {
+    let (name, ready) = (words.0[0], words.number("ready").unwrap());
+    let mut set = StatefulSet::default();
+    set.metadata.name = Some(name.to_owned());
+    set.metadata.uid = Some(format!("uid-{name}"));
+    set.spec.get_or_insert_default().replicas = words
+        .number("replicas")
+        .map(|number| number.try_into().unwrap());
+    let mut spec = words.0.clone();
+    spec.push("group=bank");
+    let pods = (0..ready).map(|ordinal| {
+        let ordinal = ordinal.to_string();
+        let mut pod = pod(&Words(vec![&ordinal, "ready", "a"]));
+        pod.metadata.name = Some(format!("{name}-{ordinal}"));
+        pod.metadata.uid = pod.metadata.name.clone();
+        let owner = owner("apps/v1", "StatefulSet", name, &format!("uid-{name}"));
+        pod.metadata.owner_references = Some(vec![json_tree::from_value(owner).unwrap()]);
+        Arc::new(PodView::try_from(&pod).unwrap())
+    });
+    GroupMember {
+        pods: pods.collect(),
+        set: Arc::new(set),
+        policy: policy(&Words(spec)).unwrap(),
     }
-    if let Some(answer) = on_failure {
-        let strategy = if words.has("recreate") {
-            "Recreate"
-        } else {
-            "RollingUpdate"
-        };
-        spec["rollout"] = json!({ "onFailure": answer, "progressDeadlineSeconds": 300,
-            "strategy": strategy });
-    }
-    // `order=zone,last:leader,ordinals:2+0`
-    let order = words.get("order");
-    if let Some(keys) = order {
-        let keys = keys.split(',').map(|key| match key.split_once(':') {
-            None => json!({ "zone": {} }),
-            Some(("last", roles)) => {
-                json!({ "role": { "last": roles.split('+').collect::<Vec<&str>>() } })
-            }
-            Some((_, ordinals)) => {
-                let ordinals = ordinals.split('+').map(|one| one.parse().unwrap());
-                json!({ "ordinals": ordinals.collect::<Vec<i64>>() })
-            }
-        });
-        let keys: Vec<Value> = keys.collect();
-        spec["rollout"]["order"] = keys.into();
-        spec["roles"] = json!({ "fromLabel": "role", "default": words.get("default-role") });
-    }
-    // `hooks=drain:Update+ScaleDown,leave:ScaleDown`
-    let hooks = words.get("hooks");
-    if let Some(hooks) = hooks {
-        let hooks = hooks.split(',').map(|hook| {
-            let (name, purposes) = hook.split_once(':').unwrap();
-            let mut hook = json!({ "name": name, "before": purposes.split('+').collect::<Vec<_>>(),
-                "exec": { "command": [name] }, "timeoutSeconds": 60 });
-            if words.has("cancel") {
-                hook["cancel"] = json!({ "exec": { "command": ["back"] }, "timeoutSeconds": 60 });
-            }
-            if words.has("proceed") {
-                hook["onTimeout"] = json!("Proceed");
-            }
-            hook
-        });
-        let hooks: Vec<Value> = hooks.collect();
-        spec["hooks"] = hooks.into();
-    }
-    let policy = json!({ "metadata": { "name": "p" }, "spec": spec });
-    min_healthy.or(on_failure).or(order).or(hooks)?;
-    Some(Arc::new(json_tree::from_value(policy).unwrap()))
 }
 
 /// `pod 1 ready a since=30 terminating`
@@ -508,6 +480,9 @@ fn action(action: &StatefulSetAction) -> String {
         }
         StatefulSetAction::RejectRevision { name, .. } => {
             format!("reject revision {}", image_of(name))
+        }
+        StatefulSetAction::RecordStep { name, record, .. } => {
+            format!("record step {} of {}", record.passed, image_of(name))
         }
         StatefulSetAction::DeleteRevision { name, .. } => {
             format!("delete revision {}", image_of(name))

@@ -25,6 +25,9 @@ pub struct Guard {
     /// Whether PodDisruptionBudgets hold updates and scale-downs, too (rollouts.md R28).
     #[serde(default)]
     pub budgets: bool,
+    /// The group of sets that share the guard; `None` for a guard of the set alone (rollouts.md R28).
+    #[serde(default)]
+    pub group: Option<String>,
 }
 
 impl Guard {
@@ -181,13 +184,18 @@ impl HealthCount {
 
     /// The text for users: `2 of 3 pods must stay healthy, and 2 are`.
     pub fn text(self) -> String {
+        self.text_of("pods")
+    }
+
+    /// The text about pods of that name.
+    pub(super) fn text_of(self, pods: &str) -> String {
         let Self {
             healthy,
             recovering,
             needed,
             replicas,
         } = self;
-        let text = format!("{needed} of {replicas} pods must stay healthy, and {healthy} are");
+        let text = format!("{needed} of {replicas} {pods} must stay healthy, and {healthy} are");
         match recovering {
             0 => text,
             1 => text + "; 1 of these has not recovered",

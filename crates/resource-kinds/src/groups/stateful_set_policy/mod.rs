@@ -5,9 +5,11 @@
 mod autogrow;
 mod check;
 mod claims;
+mod group;
 mod guard;
 mod hooks;
 mod rollout;
+mod steps;
 
 use std::collections::BTreeMap;
 
@@ -21,12 +23,14 @@ use serde::{Deserialize, Serialize};
 pub use autogrow::{Autogrow, GrowthStep};
 pub use check::{CheckKind, GuardCheck};
 pub use claims::{ClaimRules, ClaimUpdates, removed_claim_templates};
+pub use group::{GuardCount, SetHealth, sets_of_group};
 pub use guard::{EVICTION_WITHIN, Guard, HealthCount, HealthFacts, MinHealthy, PodHealth};
 pub use hooks::{
     HookAnswers, HookPurpose, HookState, PodHold, PolicyHook, REQUEST_RENEWED, TimeoutAnswer,
     hooks_before,
 };
 pub use rollout::{Evidence, OnFailure, OrderKey, RoleSource, RolloutRules, RolloutStrategy};
+pub use steps::{StepPause, StepRecord, UpdateStep};
 
 pub const GROUP: &str = "apps.mainstay.dev";
 const API_VERSION: &str = "apps.mainstay.dev/v1alpha1";
@@ -143,6 +147,11 @@ impl StatefulSetPolicy {
         self.metadata.name.as_deref().unwrap_or_default()
     }
 
+    /// The group of sets that share the guard of the policy.
+    pub fn group(&self) -> Option<&str> {
+        self.spec.guard.as_ref()?.group.as_deref()
+    }
+
     /// Whether the policy names or selects a set of its namespace.
     pub fn concerns(&self, set: &str, labels: Option<&BTreeMap<String, String>>) -> bool {
         if let Some(reference) = &self.spec.set_ref {
@@ -226,7 +235,7 @@ mod tests {
         let digest = fnv1a(&definition["spec"]["versions"].to_string());
         assert_eq!(
             (number.as_str(), digest),
-            (Some("5"), 8_997_627_058_219_997_825)
+            (Some("6"), 15_065_933_703_936_141_893)
         );
     }
 

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::steps::UpdateStep;
+
 /// `spec.rollout` of a StatefulSetPolicy.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -19,6 +21,9 @@ pub struct RolloutRules {
     /// The keys of the order in which pods are replaced; the ordinal decides last.
     #[serde(default)]
     pub order: Vec<OrderKey>,
+    /// The parts of the pods that get the update one after the other; the last step has all pods.
+    #[serde(default)]
+    pub steps: Vec<UpdateStep>,
 }
 
 /// A key of the order in which pods are replaced.

@@ -450,6 +450,10 @@ const TABLE: &[(&str, InputSource)] = &[
         ByStrangers(&["guard-check"]),
     ),
     (
+        "resource-kinds/src/groups/stateful_set_policy/steps.rs",
+        ByStrangers(&["claim-templates"]),
+    ),
+    (
         "resource-kinds/src/groups/stateful_set_policy/claims.rs",
         ByStrangers(&["claim-templates"]),
     ),

@@ -4,9 +4,9 @@
 use jiff::Timestamp;
 use json_tree::Value;
 use object_model::{Cause, Status, StatusDetails, StatusReason};
-use resource_kinds::stateful_set_policy::{CheckKind, HealthCount, HealthFacts};
+use resource_kinds::stateful_set_policy::{CheckKind, GuardCount, HealthFacts, SetHealth};
 
-use super::set::{GovernedSet, set_of};
+use super::set::GovernedSet;
 use crate::objects::metadata;
 use crate::objects::storage::SyncReads;
 use crate::objects::write_turn::WriteTurn;
@@ -41,17 +41,33 @@ pub(super) fn check(
     if let Some(turn) = turn {
         turn.take(reads);
     }
-    let pods = reads.list_with("", "pods", namespace, &[&set.uid]);
-    let desired = pods.iter().filter(|pod| {
-        let owner = set_of(pod);
-        owner.is_some_and(|(_, uid)| uid == set.uid) && set.desires(pod)
-    });
-    let count = guard.count(set.replicas, desired.map(facts), now);
-    match count.permits(guard.judge(facts(pod), now), set.desires(pod)) {
+    let others = set.others(reads, namespace)?;
+    // Pods of other sets need not be decoded for a set without a group.
+    let word = if others.is_empty() {
+        &*set.uid
+    } else {
+        "StatefulSet"
+    };
+    let pods = reads.list_with("", "pods", namespace, &[word]);
+    let health = |set: &GovernedSet| {
+        let guard = set.policy.spec.guard.as_ref()?;
+        let desired = pods.iter().filter(|pod| set.has_desired(pod));
+        let desired = desired.map(facts);
+        Some(SetHealth::of(&set.name, guard, set.replicas, desired, now))
+    };
+    let of_others = others.iter().filter_map(health).collect();
+    let Some(own) = health(&set) else {
+        return Ok(Guarding::Unguarded);
+    };
+    let count = GuardCount::of(guard, own, of_others);
+    match count
+        .pods
+        .permits(guard.judge(facts(pod), now), set.desires(pod))
+    {
         true => Ok(Guarding::Guarded {
             has_budgets: guard.budgets,
         }),
-        false => Err(refused(set.policy.name(), count)),
+        false => Err(refused(set.policy.name(), &count)),
     }
 }
 
@@ -72,7 +88,7 @@ pub(super) fn facts(pod: &Value) -> HealthFacts {
     }
 }
 
-fn refused(policy: &str, count: HealthCount) -> Status {
+fn refused(policy: &str, count: &GuardCount) -> Status {
     let why = count.text();
     let text = format!(
         "Cannot evict pod as it would violate the guard of StatefulSetPolicy {policy}: {why}."
