@@ -189,7 +189,7 @@ fn progress(parsed: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut Draft)
     let mut causes = draft.waiting.iter().map(|waiting| &waiting.cause);
     let held = causes.find_map(|cause| Some((cause.message_text(), cause.holds_progress()?)));
     if let Some((held, reason)) = held {
-        // The deadline does not run while the guard or a hook holds pods (rollouts.md R11).
+        // The deadline does not run while the policy holds pods (rollouts.md R11).
         let warning = trouble.is_some_and(|(weight, _)| weight == Weight::Trouble);
         if warning {
             message = format!("{held}; {message}");

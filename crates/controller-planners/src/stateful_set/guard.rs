@@ -114,11 +114,10 @@ pub(super) fn remove(
     };
     // While the leader moves, an old view would delete the new one (rollouts.md R2). A hold may end meanwhile (R25).
     let is_exact = purpose == Purpose::Update && order::is_by_role(parsed);
-    let version = match clearance {
-        Clearance::Held => return Removal::Hooked,
-        Clearance::Done => Some(member.pod.resource_version),
-        Clearance::Unhooked => is_exact.then_some(member.pod.resource_version),
+    let Clearance::Cleared { version } = clearance else {
+        return Removal::Hooked;
     };
+    let version = version.or(is_exact.then_some(member.pod.resource_version));
     if draft.guard.is_none() {
         replica::delete_at(member, version, draft);
         return Removal::Planned;

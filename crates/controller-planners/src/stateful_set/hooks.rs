@@ -4,6 +4,7 @@
 //! annotation is written before the hook starts, and belongs to one pod, so neither a crash nor a successor of the name
 //! changes what is done. A pod that does not go any more is released, after the `cancel` actions of its hooks.
 
+use object_model::ResourceVersion;
 use resource_kinds::annotations::{HOOK, HOOK_DONE};
 use resource_kinds::reasons::pod_condition;
 use resource_kinds::stateful_set_policy::{
@@ -19,19 +20,19 @@ use super::revisions::ChosenRevisions;
 use super::rollout;
 use super::waiting::Cause;
 
-/// Whether the hooks permit that a pod goes.
+/// The answer of the hooks to a pod that would go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Clearance {
-    /// The pod has no hook for the purpose, or it is down.
-    Unhooked,
-    /// All hooks are done; the pod goes as it was read.
-    Done,
+    Cleared {
+        /// The version that was read, if hooks were done in the pod; otherwise the pod has no hook for the purpose, or is down.
+        version: Option<ResourceVersion>,
+    },
     /// A hook runs.
     Held,
 }
 
 /// The hold of a pod that exists.
-pub(super) fn hold(member: &Member<'_>) -> Option<PodHold> {
+fn hold(member: &Member<'_>) -> Option<PodHold> {
     PodHold::parse(member.pod.annotations.get(HOOK)?)
 }
 
@@ -49,11 +50,6 @@ fn answers<'m>(member: &'m Member<'_>) -> HookAnswers<'m> {
     }
 }
 
-fn role<'m>(parsed: &'m ParsedSet<'_>, member: &'m Member<'_>) -> Option<&'m str> {
-    let source = parsed.observed.roles()?;
-    source.role(member.pod.label(&source.from_label))
-}
-
 /// Whether the pod goes without its hooks: it is down, and is not emptied. Hooks of a scale-down run always, because a member
 /// leaves for good.
 fn is_exempt(member: &Member<'_>, purpose: HookPurpose, draft: &Draft) -> bool {
@@ -69,10 +65,9 @@ pub(super) fn clear(
 ) -> Clearance {
     let hooks = parsed.observed.hooks();
     if hooks.is_empty() {
-        return Clearance::Unhooked;
+        return Clearance::Cleared { version: None };
     }
-    let present = hold(member);
-    match present {
+    match hold(member) {
         // The end of this hold comes first.
         Some(hold) if hold.cancels || hold.purpose.outranks(purpose) => {
             wait(parsed, member, &hold, draft);
@@ -80,10 +75,10 @@ pub(super) fn clear(
         }
         Some(hold) if hold.purpose == purpose => advance(parsed, member, &hold, draft),
         _ => {
-            let own = hooks_before(hooks, purpose, role(parsed, member));
+            let own = hooks_before(hooks, purpose, parsed.role(member));
             let first = own.first().filter(|_| !is_exempt(member, purpose, draft));
             let Some(first) = first else {
-                return Clearance::Unhooked;
+                return Clearance::Cleared { version: None };
             };
             let hold = PodHold::new(purpose, parsed.now).begin(first, parsed.now);
             write(member, Some(&hold), draft);
@@ -101,9 +96,12 @@ fn advance(
     draft: &mut Draft,
 ) -> Clearance {
     let hooks = parsed.observed.hooks();
-    let role = role(parsed, member);
+    let role = parsed.role(member);
     match hold.state(hooks, role, answers(member), parsed.now) {
-        HookState::Done => return Clearance::Done,
+        HookState::Done => {
+            let version = Some(member.pod.resource_version);
+            return Clearance::Cleared { version };
+        }
         HookState::Next(next) => {
             let hold = hold.begin(next, parsed.now);
             write(member, Some(&hold), draft);
@@ -156,10 +154,8 @@ fn settle_hold(
             false => wait(parsed, member, hold, draft),
         }
     } else if hold.purpose == HookPurpose::Evict {
-        match hold
-            .expected_until()
-            .filter(|_| hold.is_expected(parsed.now))
-        {
+        let expected = hold.expected_until();
+        match expected.filter(|until| *until > parsed.now) {
             Some(until) => {
                 advance(parsed, member, hold, draft);
                 draft.wake(until);

@@ -194,6 +194,11 @@ impl<'a> Spec<'a> {
         }
     }
 
+    /// The ordinals that a rolling update may touch.
+    pub fn updatable(&self) -> Range<i64> {
+        self.first_updatable()..self.ordinals().end
+    }
+
     pub fn selects<'l>(&self, label: impl Fn(&str) -> Option<&'l str>) -> bool {
         let selector = self.selector.as_ref();
         selector.is_some_and(|selector| selector.matches_by(label))
@@ -289,6 +294,12 @@ pub(super) struct ParsedSet<'a> {
 }
 
 impl<'a> ParsedSet<'a> {
+    /// The role of a pod by the policy; `None` if it is unknown.
+    pub fn role<'r>(&'r self, member: &'r Member<'_>) -> Option<&'r str> {
+        let policy = self.observed.policy.as_ref()?;
+        policy.spec.role(|key| member.pod.label(key))
+    }
+
     pub fn of(observed: &'a Observed, now: Timestamp) -> Result<Self, IncompleteMetadata> {
         let mut parsed = Self {
             spec: Spec::of(&observed.set)?,

@@ -120,8 +120,8 @@ fn hold(
 
 /// A pod from the partition on, other than that ordinal, that is missing or not available.
 fn unavailable(parsed: &ParsedSet<'_>, except: i64) -> Option<String> {
-    let first = parsed.spec.first_updatable().max(parsed.spec.start);
-    let mut ordinals = (first..parsed.spec.ordinals().end).filter(|ordinal| *ordinal != except);
+    let ordinals = parsed.spec.updatable();
+    let mut ordinals = ordinals.filter(|ordinal| *ordinal != except);
     let is_down = |ordinal: &i64| {
         let member = parsed.members.get(*ordinal);
         member.is_none_or(Member::unavailable)
@@ -163,9 +163,7 @@ fn role(parsed: &ParsedSet<'_>, member: &Member<'_>) -> RoleRank {
     let Some(last) = last else {
         return RoleRank::Any;
     };
-    let source = parsed.observed.roles();
-    let role = source.and_then(|source| source.role(member.pod.label(&source.from_label)));
-    match role {
+    match parsed.role(member) {
         None => RoleRank::Unknown,
         Some(role) => {
             let index = last.iter().position(|one| one == role);

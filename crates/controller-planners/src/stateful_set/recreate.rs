@@ -62,10 +62,8 @@ pub(super) fn stop_all(
             true => rollout::purpose(chosen),
             false => HookPurpose::ScaleDown,
         };
-        let version = match hooks::clear(parsed, member, purpose, draft) {
-            Clearance::Held => continue,
-            Clearance::Done => Some(member.pod.resource_version),
-            Clearance::Unhooked => None,
+        let Clearance::Cleared { version } = hooks::clear(parsed, member, purpose, draft) else {
+            continue;
         };
         if member.created && member.revision == chosen.current {
             draft.current_less += 1;

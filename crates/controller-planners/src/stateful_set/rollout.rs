@@ -26,11 +26,6 @@ pub(super) fn replace_outdated(
     }
 }
 
-/// The ordinals that may be updated, highest first.
-fn updatable(parsed: &ParsedSet<'_>) -> impl Iterator<Item = i64> + use<> {
-    (parsed.spec.first_updatable()..parsed.spec.ordinals().end).rev()
-}
-
 /// Deletes the highest outdated pod, if all higher pods are available. With a guard, an outdated pod that is down comes
 /// first: a guard that holds the others would otherwise wait for this pod without end (rollouts.md R6). So it does on the way back
 /// from a rejected revision (R16).
@@ -48,7 +43,7 @@ fn one_at_a_time(parsed: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut D
             return;
         }
     }
-    for ordinal in updatable(parsed) {
+    for ordinal in parsed.spec.updatable().rev() {
         // The plan already creates the missing pod.
         let Some(member) = parsed.members.get(ordinal) else {
             return draft.block(&identity::pod_name(parsed.spec.name, ordinal));
@@ -73,7 +68,7 @@ fn next_in_order(parsed: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut D
         return;
     };
     if !order::is_down(draft.guard.as_ref(), member) {
-        for ordinal in updatable(parsed) {
+        for ordinal in parsed.spec.updatable().rev() {
             let Some(other) = parsed.members.get(ordinal) else {
                 return draft.block(&identity::pod_name(parsed.spec.name, ordinal));
             };

@@ -5,7 +5,7 @@
 //! the present step, and a missing pod beyond it gets the revision before.
 
 use resource_kinds::annotations::{APPROVED_STEP, ROLLOUT_STEP};
-use resource_kinds::stateful_set_policy::{RolloutStrategy, StepPause, StepRecord, UpdateStep};
+use resource_kinds::stateful_set_policy::{RolloutStrategy, StepRecord, UpdateStep};
 
 use super::draft::Draft;
 use super::member::Member;
@@ -43,15 +43,23 @@ pub(super) fn limit(
     let record = StepRecord::of(annotation(ROLLOUT_STEP), stored.object.revision);
     let step = steps.get(record.passed)?;
     let limit = step.limit(updatable);
-    let next = match record.reached {
-        None if available(parsed, chosen) < limit => return Some(limit),
-        None if !has_pause(step) => record.next(),
-        None => StepRecord {
+    let next = match (record.reached, step.pause()) {
+        (None, _) if available(parsed, chosen) < limit => return Some(limit),
+        (_, None) => record.next(),
+        (None, Some(_)) => StepRecord {
             reached: Some(parsed.now),
             ..record.clone()
         },
-        Some(_) if is_over(parsed, step, &record, annotation(APPROVED_STEP)) => record.next(),
-        Some(_) => record.clone(),
+        // An approval ends a pause for a time as well.
+        (Some(_), Some(pause)) => {
+            let end = record.pause_ends(pause);
+            let is_over = end.is_some_and(|end| end <= parsed.now)
+                || record.is_approved_by(annotation(APPROVED_STEP));
+            match is_over {
+                true => record.next(),
+                false => record.clone(),
+            }
+        }
     };
     if next != record {
         draft.prepare.push(StatefulSetAction::RecordStep {
@@ -60,8 +68,19 @@ pub(super) fn limit(
             record: Box::new(next.clone()),
         });
     }
-    if next.reached.is_some() {
-        pause(step, &next, steps.len(), chosen, draft);
+    if let Some(pause) = step.pause().filter(|_| next.reached.is_some()) {
+        let until = next.pause_ends(pause);
+        if let Some(until) = until {
+            draft.wake(until);
+        }
+        let cause = Cause::RolloutPaused {
+            revision: chosen.update.to_string(),
+            step: next.passed + 1,
+            steps: steps.len(),
+            until,
+            approval: next.approval(),
+        };
+        draft.wait(None, cause);
     }
     // The next step begins when the record is stored.
     Some(limit)
@@ -76,8 +95,8 @@ fn steps<'p>(parsed: &'p ParsedSet<'_>) -> Option<&'p [UpdateStep]> {
 
 /// The number of ordinals that may be updated.
 fn updatable(parsed: &ParsedSet<'_>) -> i64 {
-    let first = parsed.spec.first_updatable().max(parsed.spec.start);
-    (parsed.spec.ordinals().end - first).max(0)
+    let ordinals = parsed.spec.updatable();
+    (ordinals.end - ordinals.start).max(0)
 }
 
 fn is_written(revision: &StoredRevision<'_>, draft: &Draft) -> bool {
@@ -95,54 +114,6 @@ fn available(parsed: &ParsedSet<'_>, chosen: &ChosenRevisions) -> i64 {
         member.revision == chosen.update && member.has_its_claims && !member.unavailable()
     });
     i64::try_from(updated.count()).unwrap_or(i64::MAX)
-}
-
-fn has_pause(step: &UpdateStep) -> bool {
-    !matches!(step.pause, None | Some(StepPause::UntilApproved(false)))
-}
-
-fn is_over(
-    parsed: &ParsedSet<'_>,
-    step: &UpdateStep,
-    record: &StepRecord,
-    approval: Option<&str>,
-) -> bool {
-    // An approval ends a pause for a time as well.
-    let is_past = match step.pause {
-        None | Some(StepPause::UntilApproved(false)) => true,
-        Some(StepPause::UntilApproved(true)) => false,
-        Some(StepPause::Seconds(seconds)) => {
-            let end = record.pause_ends(seconds);
-            end.is_some_and(|end| end <= parsed.now)
-        }
-    };
-    is_past || record.is_approved_by(approval)
-}
-
-fn pause(
-    step: &UpdateStep,
-    record: &StepRecord,
-    steps: usize,
-    chosen: &ChosenRevisions,
-    draft: &mut Draft,
-) {
-    let until = match step.pause {
-        Some(StepPause::Seconds(seconds)) => record.pause_ends(seconds),
-        None | Some(StepPause::UntilApproved(_)) => None,
-    };
-    if let Some(until) = until {
-        draft.wake(until);
-    }
-    draft.wait(
-        None,
-        Cause::RolloutPaused {
-            revision: chosen.update.to_string(),
-            step: record.passed + 1,
-            steps,
-            until,
-            approval: record.approval(),
-        },
-    );
 }
 
 /// Whether a new pod of that ordinal is beyond the present step, and gets the revision before (rollouts.md R8).

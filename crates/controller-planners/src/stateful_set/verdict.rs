@@ -78,9 +78,9 @@ pub(super) fn judge(parsed: &ParsedSet<'_>, chosen: &mut ChosenRevisions, draft:
 /// Whether a pod is still to get the update revision, or has not been Ready with it. A partition may keep the set between
 /// two revisions for months, and a pod that fails then is no failure of the update.
 fn is_in_progress(parsed: &ParsedSet<'_>, chosen: &ChosenRevisions) -> bool {
-    let first = parsed.spec.first_updatable().max(parsed.spec.start);
-    let desired = parsed.spec.ordinals().end - first;
-    let members = parsed.members.from(first);
+    let updatable = parsed.spec.updatable();
+    let members = parsed.members.from(updatable.start);
+    let desired = updatable.end - updatable.start;
     let is_new = |member: &Member<'_>| rollout::outdated(member, chosen) || member.never_ready();
     i64::try_from(members.len()).is_ok_and(|count| count < desired) || members.iter().any(is_new)
 }

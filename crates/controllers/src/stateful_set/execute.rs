@@ -97,6 +97,10 @@ impl Refusals {
 }
 
 /// The patch of a claim that was read at that version.
+fn annotation_patch(uid: &Uid, key: &str, text: String) -> Patch<Value> {
+    Patch::Merge(json!({ "metadata": { "uid": uid, "annotations": { key: text } } }))
+}
+
 fn claim_patch(uid: &Uid, version: ResourceVersion, edit: &ClaimEdit) -> Patch<Value> {
     let mut patch = json!({"metadata": {"uid": uid, "resourceVersion": version}});
     match edit {
@@ -327,14 +331,11 @@ impl<'a> Run<'a> {
                 uid,
                 evidence,
             } => {
-                let text = json!(evidence).to_string();
-                let meta = json!({ "uid": uid, "annotations": { REJECTED: text } });
-                let patch = Patch::Merge(json!({ "metadata": meta }));
+                let patch = annotation_patch(uid, REJECTED, json!(evidence).to_string());
                 patched(&self.revisions, name, patch, "reject revision").await
             }
             StatefulSetAction::RecordStep { name, uid, record } => {
-                let meta = json!({ "uid": uid, "annotations": { ROLLOUT_STEP: record.text() } });
-                let patch = Patch::Merge(json!({ "metadata": meta }));
+                let patch = annotation_patch(uid, ROLLOUT_STEP, record.text());
                 patched(&self.revisions, name, patch, "record step").await
             }
             StatefulSetAction::CreateClaim(claim) => {

@@ -153,37 +153,31 @@ fn answer_hook(pod: &mut Pod, now: Timestamp) -> bool {
     if condition(pod, kind).is_some_and(|one| one.message.as_ref() == Some(&id)) {
         return false;
     }
-    let status = pod.status.get_or_insert_default();
-    let conditions = status.conditions.get_or_insert_default();
-    conditions.retain(|one| one.type_ != kind);
-    conditions.push(PodCondition {
-        type_: kind.to_owned(),
-        status: "True".to_owned(),
-        message: Some(id),
-        last_transition_time: Some(Time(now)),
-        ..PodCondition::default()
-    });
+    put_true(pod, kind, Some(id), now);
     true
 }
 
 /// Sets a condition to True. Returns whether it was not.
 fn set_true(pod: &mut Pod, kind: &str, now: Timestamp) -> bool {
-    let status = pod.status.get_or_insert_default();
-    let conditions = status.conditions.get_or_insert_default();
-    if conditions
-        .iter()
-        .any(|one| one.type_ == kind && one.status == "True")
-    {
+    if condition(pod, kind).is_some_and(|one| one.status == "True") {
         return false;
     }
+    put_true(pod, kind, None, now);
+    true
+}
+
+/// Puts a condition that is True in place of the present one.
+fn put_true(pod: &mut Pod, kind: &str, message: Option<String>, now: Timestamp) {
+    let status = pod.status.get_or_insert_default();
+    let conditions = status.conditions.get_or_insert_default();
     conditions.retain(|one| one.type_ != kind);
     conditions.push(PodCondition {
         type_: kind.to_owned(),
         status: "True".to_owned(),
+        message,
         last_transition_time: Some(Time(now)),
         ..PodCondition::default()
     });
-    true
 }
 
 fn uses(pod: &Pod, claim: &PersistentVolumeClaim) -> bool {

@@ -153,10 +153,10 @@ fn is_over(
     approval: Option<&str>,
 ) -> bool {
     let approved = format!("{}/{}", record.revision, record.passed + 1);
-    match step.pause {
-        None | Some(StepPause::UntilApproved(false)) => true,
+    match step.pause() {
+        None => true,
         _ if record.reached.is_some() && approval == Some(&approved) => true,
-        Some(StepPause::UntilApproved(true)) => false,
+        Some(StepPause::UntilApproved(_)) => false,
         Some(StepPause::Seconds(seconds)) => record.reached.is_some_and(|reached| {
             parsed.now.duration_since(reached).as_secs() >= i64::from(seconds)
         }),

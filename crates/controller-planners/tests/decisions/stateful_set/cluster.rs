@@ -62,6 +62,21 @@ impl Cluster {
         cluster
     }
 
+    /// A cluster at rest, with an empty log.
+    pub fn settled(situation: &str) -> Self {
+        let mut cluster = Self::new(situation);
+        cluster.settle();
+        cluster.log.clear();
+        cluster
+    }
+
+    /// A cluster at rest whose set has got the template `b`.
+    pub fn updated(situation: &str) -> Self {
+        let mut cluster = Self::settled(situation);
+        cluster.set_image("b");
+        cluster
+    }
+
     pub fn observed(&self) -> Observed {
         self.objects.observed().unwrap()
     }

@@ -5,14 +5,6 @@ use jiff::SignedDuration;
 
 use super::cluster::{Cluster, answer_hook};
 
-/// A settled cluster with an empty log.
-fn settled(situation: &str) -> Cluster {
-    let mut cluster = Cluster::new(situation);
-    cluster.settle();
-    cluster.log.clear();
-    cluster
-}
-
 fn later(cluster: &mut Cluster, seconds: i64) {
     let duration = SignedDuration::from_secs(seconds);
     cluster.now = cluster.now.checked_add(duration).unwrap();
@@ -51,7 +43,8 @@ fn causes(plan: &StatefulSetPlan) -> Vec<String> {
 #[test]
 fn a_hook_runs_before_each_pod_goes() {
     for words in ["", "guard=1", "parallel max=1", "max=1"] {
-        let mut cluster = settled(&format!("set replicas=2 new hooks=drain:Update {words}"));
+        let mut cluster =
+            Cluster::settled(&format!("set replicas=2 new hooks=drain:Update {words}"));
         cluster.set_image("b");
         cluster.settle();
         let expected = [
@@ -69,7 +62,7 @@ fn a_hook_runs_before_each_pod_goes() {
 /// rollouts.md R23: a pod whose hook runs stays, and goes exactly as it was read when the hook was done.
 #[test]
 fn a_pod_stays_while_its_hook_runs() {
-    let mut cluster = settled("set replicas=2 new hooks=drain:Update");
+    let mut cluster = Cluster::settled("set replicas=2 new hooks=drain:Update");
     cluster.set_image("b");
     let plan = plans(&mut cluster);
     assert_eq!(cluster.log, ["drain web-1"]);
@@ -88,7 +81,7 @@ fn a_pod_stays_while_its_hook_runs() {
 #[test]
 fn hooks_run_one_after_the_other() {
     let hooks = "hooks=drain:Update+ScaleDown,leave:ScaleDown";
-    let mut cluster = settled(&format!("set replicas=2 new {hooks}"));
+    let mut cluster = Cluster::settled(&format!("set replicas=2 new {hooks}"));
     scale(&mut cluster, 1);
     cluster.settle();
     assert_eq!(cluster.log, ["drain web-1", "leave web-1", "-web-1"]);
@@ -101,7 +94,7 @@ fn hooks_run_one_after_the_other() {
 /// rollouts.md R24: a hook that is done for an update runs anew for a scale-down.
 #[test]
 fn a_hook_is_done_for_one_purpose() {
-    let mut cluster = settled("set replicas=2 new hooks=drain:Update+ScaleDown");
+    let mut cluster = Cluster::settled("set replicas=2 new hooks=drain:Update+ScaleDown");
     cluster.set_image("b");
     plans(&mut cluster);
     answer(&mut cluster, "web-1");
@@ -116,7 +109,7 @@ fn a_hook_is_done_for_one_purpose() {
 /// rollouts.md R24, R25: a pod that is emptied is not restarted for an update: first its hook is taken back.
 #[test]
 fn a_pod_that_is_emptied_is_not_restarted() {
-    let mut cluster = settled("set replicas=2 new hooks=drain:ScaleDown cancel");
+    let mut cluster = Cluster::settled("set replicas=2 new hooks=drain:ScaleDown cancel");
     scale(&mut cluster, 1);
     plans(&mut cluster);
     cluster.set_image("b");
@@ -138,7 +131,7 @@ fn a_pod_that_is_emptied_is_not_restarted() {
 /// rollouts.md R25: without a `cancel` action, the hold ends at once.
 #[test]
 fn a_hold_without_a_reason_ends() {
-    let mut cluster = settled("set replicas=2 new hooks=drain:Update");
+    let mut cluster = Cluster::settled("set replicas=2 new hooks=drain:Update");
     cluster.set_image("b");
     plans(&mut cluster);
     cluster.set_image("a");
@@ -155,7 +148,8 @@ fn a_hold_without_a_reason_ends() {
 #[test]
 fn a_late_hook_has_an_answer() {
     for (words, goes) in [("", false), ("proceed", true)] {
-        let mut cluster = settled(&format!("set replicas=2 new hooks=drain:Update {words}"));
+        let mut cluster =
+            Cluster::settled(&format!("set replicas=2 new hooks=drain:Update {words}"));
         cluster.hooks_fail = true;
         cluster.set_image("b");
         plans(&mut cluster);
@@ -235,7 +229,7 @@ fn an_eviction_that_is_not_repeated_is_taken_back() {
 #[test]
 fn hooks_run_before_all_pods_end() {
     let words = "recreate on-failure=Hold guard=Quorum hooks=drain:Update";
-    let mut cluster = settled(&format!("set replicas=2 new {words}"));
+    let mut cluster = Cluster::settled(&format!("set replicas=2 new {words}"));
     cluster.set_image("b");
     cluster.settle();
     let expected = [

@@ -4,15 +4,6 @@ use controller_planners::stateful_set::{Cause, StatefulSetAction, StatefulSetPla
 
 use super::cluster::Cluster;
 
-/// A settled cluster, and then another template.
-fn updated(situation: &str) -> Cluster {
-    let mut cluster = Cluster::new(situation);
-    cluster.settle();
-    cluster.log.clear();
-    cluster.set_image("b");
-    cluster
-}
-
 fn deletions(cluster: &Cluster) -> Vec<&str> {
     let log = cluster.log.iter();
     log.filter_map(|word| word.strip_prefix("-web-")).collect()
@@ -46,7 +37,7 @@ fn the_leader_goes_last() {
         "parallel max=3 guard=1",
     ] {
         let situation = format!("set replicas=3 order=last:leader {words}\n{LEADER_2}");
-        let mut cluster = updated(&situation);
+        let mut cluster = Cluster::updated(&situation);
         cluster.settle();
         assert_eq!(deletions(&cluster), ["1", "0", "2"], "{words}");
         assert_eq!(cluster.shows(), "0:b 1:b 2:b", "{words}");
@@ -56,7 +47,7 @@ fn the_leader_goes_last() {
 /// rollouts.md R2: a leader that moves to a pod that is next is not killed, whoever leads by then.
 #[test]
 fn a_leader_that_moves_goes_last() {
-    let mut cluster = updated(&format!("set replicas=3 order=last:leader\n{LEADER_2}"));
+    let mut cluster = Cluster::updated(&format!("set replicas=3 order=last:leader\n{LEADER_2}"));
     cluster.step();
     assert_eq!(deletions(&cluster), ["1"]);
     set_role(&mut cluster, "web-2", "replica");
@@ -70,7 +61,7 @@ fn a_leader_that_moves_goes_last() {
 fn the_deletion_depends_on_the_role() {
     for guard in ["", " guard=Quorum"] {
         let situation = format!("set replicas=3 order=last:leader{guard}\n{LEADER_2}");
-        let mut cluster = updated(&situation);
+        let mut cluster = Cluster::updated(&situation);
         let plan = cluster.step();
         let version = plan.actions().find_map(|action| match action {
             StatefulSetAction::DeletePod { version, .. }
@@ -86,7 +77,7 @@ fn the_deletion_depends_on_the_role() {
 fn a_pod_of_an_unknown_role_waits() {
     let situation = "set replicas=3 order=last:leader\nrevisions a=1\n\
                      pod 0 ready a role=replica\npod 1 ready a\npod 2 ready a role=leader";
-    let mut cluster = updated(situation);
+    let mut cluster = Cluster::updated(situation);
     let plan = cluster.settle();
     assert_eq!(deletions(&cluster), ["0"]);
     let unknown = "the role of pod web-1 is unknown, and the update goes by roles";
@@ -115,7 +106,7 @@ fn zones_go_one_after_the_other() {
     let situation = "set replicas=4 parallel max=4 order=zone\nrevisions a=1\n\
                      pod 0 ready a zone=b\npod 1 ready a zone=a\npod 2 ready a zone=b\n\
                      pod 3 ready a zone=a";
-    let mut cluster = updated(situation);
+    let mut cluster = Cluster::updated(situation);
     let plan = cluster.step();
     assert_eq!(deletions(&cluster), ["3", "1"]);
     assert_eq!(causes(&plan, 2), ["pod web-3 comes first"]);
@@ -137,7 +128,7 @@ fn a_leader_does_not_hold_the_other_zones() {
     let situation = "set replicas=3 parallel max=2 order=zone,last:leader\nrevisions a=1\n\
                      pod 0 ready a zone=b role=replica\npod 1 ready a zone=a role=replica\n\
                      pod 2 ready a zone=a role=leader";
-    let mut cluster = updated(situation);
+    let mut cluster = Cluster::updated(situation);
     cluster.settle();
     assert_eq!(deletions(&cluster), ["1", "0", "2"]);
 }
@@ -146,10 +137,10 @@ fn a_leader_does_not_hold_the_other_zones() {
 #[test]
 fn listed_ordinals_go_first() {
     let pods = "revisions a=1\npod 0 ready a\npod 1 ready a\npod 2 ready a\npod 3 ready a";
-    let mut cluster = updated(&format!("set replicas=4 order=ordinals:1+2\n{pods}"));
+    let mut cluster = Cluster::updated(&format!("set replicas=4 order=ordinals:1+2\n{pods}"));
     cluster.settle();
     assert_eq!(deletions(&cluster), ["1", "2", "3", "0"]);
-    let mut cluster = updated(&format!(
+    let mut cluster = Cluster::updated(&format!(
         "set replicas=4 partition=2 order=ordinals:1+2\n{pods}"
     ));
     cluster.settle();
@@ -171,7 +162,7 @@ fn creation_and_scale_down_keep_their_order() {
 /// rollouts.md R2: the leader waits until all other pods are available, although two may be unavailable.
 #[test]
 fn the_leader_waits_for_pods_that_start() {
-    let mut cluster = updated(&format!(
+    let mut cluster = Cluster::updated(&format!(
         "set replicas=3 parallel max=3 order=last:leader\n{LEADER_2}"
     ));
     cluster.step();

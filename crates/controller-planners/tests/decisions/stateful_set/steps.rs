@@ -7,15 +7,6 @@ use jiff::SignedDuration;
 use super::cluster::Cluster;
 use super::situation::revision_name;
 
-/// A settled cluster, and then another template.
-fn updated(situation: &str) -> Cluster {
-    let mut cluster = Cluster::new(situation);
-    cluster.settle();
-    cluster.log.clear();
-    cluster.set_image("b");
-    cluster
-}
-
 fn approve(cluster: &mut Cluster, approval: &str) {
     let revision = cluster
         .objects
@@ -45,7 +36,7 @@ fn progressing(cluster: &Cluster) -> String {
 #[test]
 fn a_rollout_pauses_until_its_step_is_approved() {
     for words in ["", "max=3", "parallel max=3", "guard=1"] {
-        let mut cluster = updated(&format!(
+        let mut cluster = Cluster::updated(&format!(
             "set replicas=3 new steps=1:approve,2:approve {words}"
         ));
         let plan = cluster.settle();
@@ -72,7 +63,7 @@ fn a_rollout_pauses_until_its_step_is_approved() {
 /// rollouts.md R7: the time of a pause counts from the stored record.
 #[test]
 fn a_pause_has_a_time() {
-    let mut cluster = updated("set replicas=2 new steps=1:100");
+    let mut cluster = Cluster::updated("set replicas=2 new steps=1:100");
     for _ in 0..6 {
         cluster.step();
         cluster.kubelet();
@@ -96,7 +87,7 @@ fn a_pause_has_a_time() {
 #[test]
 fn a_missing_pod_beyond_the_step_gets_the_revision_before() {
     for words in ["", "parallel max=2"] {
-        let mut cluster = updated(&format!("set replicas=3 new steps=1:approve {words}"));
+        let mut cluster = Cluster::updated(&format!("set replicas=3 new steps=1:approve {words}"));
         cluster.settle();
         cluster.delete_pod("web-0");
         cluster.settle();
@@ -114,14 +105,14 @@ fn a_missing_pod_beyond_the_step_gets_the_revision_before() {
 /// rollouts.md R6: the pods of one step go together, where that is allowed, and a percentage is of those that may be updated.
 #[test]
 fn a_step_has_several_pods() {
-    let mut cluster = updated("set replicas=4 new parallel max=4 steps=50%:approve");
+    let mut cluster = Cluster::updated("set replicas=4 new parallel max=4 steps=50%:approve");
     cluster.step();
     cluster.step();
     assert_eq!(cluster.log, ["-web-3", "-web-2"]);
     let plan = cluster.settle();
     assert_eq!(cluster.shows(), "0:a 1:a 2:b 3:b");
     assert!(!causes(&plan).is_empty());
-    let mut cluster = updated("set replicas=4 new partition=2 steps=50%:approve");
+    let mut cluster = Cluster::updated("set replicas=4 new partition=2 steps=50%:approve");
     cluster.settle();
     assert_eq!(cluster.shows(), "0:a 1:a 2:a 3:b");
 }
@@ -129,7 +120,7 @@ fn a_step_has_several_pods() {
 /// rollouts.md R7: another template voids the steps, and one that returns begins again.
 #[test]
 fn a_template_that_returns_begins_again() {
-    let mut cluster = updated("set replicas=2 new steps=1:approve");
+    let mut cluster = Cluster::updated("set replicas=2 new steps=1:approve");
     cluster.settle();
     approve(&mut cluster, "2/1");
     cluster.settle();
@@ -149,7 +140,7 @@ fn a_template_that_returns_begins_again() {
 /// rollouts.md R6, R13: a pod that a former template broke is replaced also during a pause.
 #[test]
 fn a_broken_pod_of_a_former_template_is_replaced() {
-    let mut cluster = updated("set replicas=3 new steps=1:approve");
+    let mut cluster = Cluster::updated("set replicas=3 new steps=1:approve");
     cluster.set_image("bad");
     cluster.settle();
     assert_eq!(cluster.shows(), "0:a 1:a 2:bad!");
@@ -161,7 +152,7 @@ fn a_broken_pod_of_a_former_template_is_replaced() {
 /// rollouts.md R18: a forecast has the pauses, and goes on after each.
 #[test]
 fn a_forecast_has_the_pauses() {
-    let cluster = updated("set replicas=2 new steps=1:approve");
+    let cluster = Cluster::updated("set replicas=2 new steps=1:approve");
     let told = forecast(cluster.objects.clone(), cluster.now).unwrap();
     assert_eq!(told.end, ForecastEnd::Complete);
     let words = told.steps.iter().map(|step| match &step.change {

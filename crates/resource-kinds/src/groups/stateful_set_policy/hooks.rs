@@ -254,12 +254,7 @@ impl PodHold {
         }
     }
 
-    /// Whether the eviction is expected again, for which the pod is held.
-    pub fn is_expected(&self, now: Timestamp) -> bool {
-        self.expected_until().is_some_and(|until| until > now)
-    }
-
-    /// The time from which the eviction is not expected any more.
+    /// The time from which the eviction is not expected any more; `None` if the hold is for none.
     pub fn expected_until(&self) -> Option<Timestamp> {
         let requested = self.requested?;
         Some(
@@ -401,8 +396,9 @@ mod tests {
     #[test]
     fn an_eviction_is_expected_again() {
         let hold = PodHold::new(HookPurpose::Evict, at(0));
-        assert!(hold.is_expected(at(299)) && !hold.is_expected(at(300)));
-        assert!(!PodHold::new(HookPurpose::Update, at(0)).is_expected(at(0)));
+        assert_eq!(hold.expected_until(), Some(at(300)));
+        let update = PodHold::new(HookPurpose::Update, at(0));
+        assert_eq!(update.expected_until(), None);
         for unreadable in ["", "{}", r#"{"purpose": "Other", "since": "x"}"#] {
             assert_eq!(PodHold::parse(unreadable), None, "{unreadable}");
         }

@@ -102,6 +102,14 @@ pub struct PolicySpec {
     pub hooks: Vec<PolicyHook>,
 }
 
+impl PolicySpec {
+    /// The role of a pod with these labels; `None` if it is unknown.
+    pub fn role<'r>(&'r self, label: impl FnOnce(&str) -> Option<&'r str>) -> Option<&'r str> {
+        let source = self.roles.as_ref()?;
+        source.role(label(&source.from_label))
+    }
+}
+
 /// A StatefulSet of the namespace of the policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct SetReference {

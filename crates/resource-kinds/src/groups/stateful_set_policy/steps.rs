@@ -12,10 +12,16 @@ pub struct UpdateStep {
     /// The number or the percentage of the pods that may be updated.
     pub pods: IntOrString,
     #[serde(default)]
-    pub pause: Option<StepPause>,
+    pause: Option<StepPause>,
 }
 
 impl UpdateStep {
+    /// The pause, if there is one.
+    pub fn pause(&self) -> Option<StepPause> {
+        let pause = self.pause;
+        pause.filter(|pause| *pause != StepPause::UntilApproved(false))
+    }
+
     /// The number of pods that have the update after this step, of so many that may be updated: at least one.
     pub fn limit(&self, updatable: i64) -> i64 {
         let part = json_tree::to_value(&self.pods).ok();
@@ -77,8 +83,11 @@ impl StepRecord {
         annotation == Some(self.approval().as_str())
     }
 
-    /// The end of a pause of so many seconds; `None` before it has begun.
-    pub fn pause_ends(&self, seconds: u32) -> Option<Timestamp> {
+    /// The end of a pause; `None` before it has begun, and of one that somebody ends.
+    pub fn pause_ends(&self, pause: StepPause) -> Option<Timestamp> {
+        let StepPause::Seconds(seconds) = pause else {
+            return None;
+        };
         let pause = SignedDuration::from_secs(i64::from(seconds));
         Some(self.reached?.checked_add(pause).unwrap_or(Timestamp::MAX))
     }
@@ -113,10 +122,11 @@ mod tests {
         assert_eq!(limit(json!("100%"), 5), 5);
         assert_eq!(limit(json!("0%"), 5), 1);
         assert_eq!(limit(json!(1), 0), 1);
-        let pause = |value| step(json!({ "pods": 1, "pause": value })).pause;
+        let pause = |value| step(json!({ "pods": 1, "pause": value })).pause();
         assert_eq!(pause(json!({"seconds": 5})), Some(StepPause::Seconds(5)));
         let approved = Some(StepPause::UntilApproved(true));
         assert_eq!(pause(json!({"untilApproved": true})), approved);
+        assert_eq!(pause(json!({"untilApproved": false})), None);
     }
 
     /// rollouts.md R7: an approval is for one step of one rollout.

@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use json_tree::Value;
 use object_model::{Cause, Status, StatusDetails, StatusReason};
-use resource_kinds::stateful_set_policy::{CheckKind, GuardCount, HealthFacts, SetHealth};
+use resource_kinds::stateful_set_policy::{CheckKind, Guard, GuardCount, HealthFacts, SetHealth};
 
 use super::set::GovernedSet;
 use crate::objects::metadata;
@@ -29,13 +29,12 @@ pub(super) fn check(
     reads: &SyncReads<'_>,
     turn: Option<&WriteTurn>,
     namespace: &str,
+    set: Option<&GovernedSet>,
     pod: &Value,
     now: Timestamp,
 ) -> Result<Guarding, Status> {
-    let Some(set) = GovernedSet::of(reads, namespace, pod)? else {
-        return Ok(Guarding::Unguarded);
-    };
-    let Some(guard) = &set.policy.spec.guard else {
+    let Some((set, guard)) = set.and_then(|set| Some((set, set.policy.spec.guard.as_ref()?)))
+    else {
         return Ok(Guarding::Unguarded);
     };
     if let Some(turn) = turn {
@@ -49,17 +48,13 @@ pub(super) fn check(
         "StatefulSet"
     };
     let pods = reads.list_with("", "pods", namespace, &[word]);
-    let health = |set: &GovernedSet| {
-        let guard = set.policy.spec.guard.as_ref()?;
+    let health = |set: &GovernedSet, guard: &Guard| {
         let desired = pods.iter().filter(|pod| set.has_desired(pod));
-        let desired = desired.map(facts);
-        Some(SetHealth::of(&set.name, guard, set.replicas, desired, now))
+        SetHealth::of(&set.name, guard, set.replicas, desired.map(facts), now)
     };
-    let of_others = others.iter().filter_map(health).collect();
-    let Some(own) = health(&set) else {
-        return Ok(Guarding::Unguarded);
-    };
-    let count = GuardCount::of(guard, own, of_others);
+    let of_others = others.iter();
+    let of_others = of_others.filter_map(|set| Some(health(set, set.policy.spec.guard.as_ref()?)));
+    let count = GuardCount::of(guard, health(set, guard), of_others.collect());
     match count
         .pods
         .permits(guard.judge(facts(pod), now), set.desires(pod))

@@ -12,7 +12,6 @@ use resource_kinds::stateful_set_policy::{
 
 use super::guard::{facts, held};
 use super::set::GovernedSet;
-use crate::objects::storage::SyncReads;
 
 /// Whether the hooks permit the eviction of a pod.
 pub(super) enum HookGate {
@@ -26,25 +25,15 @@ pub(super) enum HookGate {
     },
 }
 
-/// Decides about the eviction of a pod by a user.
-///
-/// *Errors.* 500 if the policies cannot be read.
-pub(super) fn gate(
-    reads: &SyncReads<'_>,
-    namespace: &str,
-    pod: &Value,
-    now: Timestamp,
-) -> Result<HookGate, Status> {
-    let set = GovernedSet::of(reads, namespace, pod)?;
+/// Decides about the eviction of a pod of a set by a user.
+pub(super) fn gate(set: Option<&GovernedSet>, pod: &Value, now: Timestamp) -> HookGate {
     let set = set.filter(|set| !set.policy.spec.hooks.is_empty());
-    Ok(set.map_or(HookGate::Open, |set| decide(&set, pod, now)))
+    set.map_or(HookGate::Open, |set| decide(set, pod, now))
 }
 
 fn decide(set: &GovernedSet, pod: &Value, now: Timestamp) -> HookGate {
     let spec = &set.policy.spec;
-    let label = |key: &str| pod["metadata"]["labels"][key].as_str();
-    let roles = spec.roles.as_ref();
-    let role = roles.and_then(|source| source.role(label(&source.from_label)));
+    let role = spec.role(|key| pod["metadata"]["labels"][key].as_str());
     let hold = annotation(pod, HOOK).and_then(PodHold::parse);
     let text = match hold {
         Some(hold) if hold.cancels => None,

@@ -16,6 +16,7 @@ use resource_kinds::stateful_set_policy::{EVICTION_WITHIN, Purpose};
 
 use self::guard::Guarding;
 use self::hooks::HookGate;
+use self::set::GovernedSet;
 use super::created;
 use crate::access::authorize;
 use crate::admission::dynamic_admission;
@@ -120,8 +121,12 @@ async fn evict(
         let mut guard = None;
         if !is_over(&pod) {
             // The budget is not charged for a pod that the guard holds.
-            let guarding = reading(writer.objects, |reads| {
-                guard::check(reads, None, request.namespace, &pod, Timestamp::now())
+            let namespace = request.namespace;
+            let (set, guarding) = reading(writer.objects, |reads| {
+                let set = GovernedSet::of(reads, namespace, &pod)?;
+                let now = Timestamp::now();
+                let guarding = guard::check(reads, None, namespace, set.as_ref(), &pod, now)?;
+                Ok((set, guarding))
             })?;
             let budgets_hold = guarding == Guarding::Guarded { has_budgets: true };
             let budget = match purpose.is_none() || budgets_hold {
@@ -134,7 +139,7 @@ async fn evict(
                 if let Some(budget) = charged {
                     with_disruption(budget, request.name, Timestamp::now())?;
                 }
-                pass_hooks(writer, request, &pod).await?;
+                pass_hooks(writer, request, set.as_ref(), &pod).await?;
             }
             if let Some(budget) = charged {
                 record_disruption(writer, request, budget).await?;
@@ -168,11 +173,10 @@ async fn evict(
 async fn pass_hooks(
     writer: Writer<'_>,
     request: &WriteRequest<'_>,
+    set: Option<&GovernedSet>,
     pod: &Value,
 ) -> Result<(), Status> {
-    let gate = reading(writer.objects, |reads| {
-        hooks::gate(reads, request.namespace, pod, Timestamp::now())
-    })?;
+    let gate = hooks::gate(set, pod, Timestamp::now());
     let HookGate::Held { annotation, status } = gate else {
         return Ok(());
     };
@@ -224,13 +228,20 @@ async fn remove(
             }
             let now = Timestamp::now();
             let guarding = reading(writer.objects, |reads| {
+                let set = GovernedSet::of(reads, request.namespace, pod)?;
                 if purpose.is_none()
-                    && let HookGate::Held { status, .. } =
-                        hooks::gate(reads, request.namespace, pod, now)?
+                    && let HookGate::Held { status, .. } = hooks::gate(set.as_ref(), pod, now)
                 {
                     return Err(*status);
                 }
-                guard::check(reads, Some(&turn), request.namespace, pod, now)
+                guard::check(
+                    reads,
+                    Some(&turn),
+                    request.namespace,
+                    set.as_ref(),
+                    pod,
+                    now,
+                )
             })?;
             let is_guarded = guarding != Guarding::Unguarded;
             let mut marked = marked(pod, is_guarded, now);
